@@ -1,0 +1,346 @@
+"""Math problems, their prompts as token ids, and the order in which training sees them.
+
+A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, or the built-in miniature) or is a local .jsonl or .jsonl.gz file
+with "problem" and "answer" on every line, and "id", "level" and "subject" where there are any.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PROMPTS = Path(__file__).parent / "prompts"
+AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
+DEEPSCALER_HELD_OUT = 500
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem with its reference answer (LaTeX, without the box).
+
+    `selections` says which choice of the best checkpoint it counts for when it validates: "authors" as the paper's authors chose, "honest" on
+    problems that are in no reported test set.
+    """
+
+    id: str
+    problem: str
+    answer: str
+    dataset: str
+    level: int | None = None
+    subject: str | None = None
+    selections: frozenset[str] = frozenset({"authors", "honest"})
+
+
+# ---------------------------------------------------------------------------------------------------------------- data sets
+
+
+def boxed_answer(row: dict) -> str | None:
+    """The answer of a MATH row is what the last box of its solution holds."""
+    from common.grading import last_box
+
+    answer = last_box(row["solution"])
+    return "0" if answer == "" else answer  # two training solutions end in an empty box; both count primes where there are none
+
+
+def hashes_answer(row: dict) -> str:
+    return row["answer"].rsplit("####", 1)[1]
+
+
+def whole_answer(row: dict) -> str:
+    return str(int(row["answer"]))  # AIME writes 025 for 25
+
+
+def plain_answer(row: dict) -> str | None:
+    return row["answer"]
+
+
+class HubSet(NamedTuple):
+    """Where a data set lies on the hub, which column holds the problem, and how a row gives its answer."""
+
+    path: str
+    config: str | None
+    split: str
+    problem: str
+    answer: Callable[[dict], str | None]
+
+
+HUB = {
+    "math": HubSet("DigitalLearningGmbH/MATH-lighteval", "default", "train", "problem", boxed_answer),
+    "math_test": HubSet("DigitalLearningGmbH/MATH-lighteval", "default", "test", "problem", boxed_answer),
+    "deepscaler": HubSet("agentica-org/DeepScaleR-Preview-Dataset", None, "train", "problem", plain_answer),
+    "gsm8k": HubSet("openai/gsm8k", "main", "train", "question", hashes_answer),
+    "gsm8k_test": HubSet("openai/gsm8k", "main", "test", "question", hashes_answer),
+    "math500": HubSet("HuggingFaceH4/MATH-500", None, "test", "problem", plain_answer),
+    "minerva": HubSet("math-ai/minervamath", None, "test", "question", plain_answer),
+    "aime24": HubSet("HuggingFaceH4/aime_2024", None, "train", "problem", whole_answer),
+    "aime25": HubSet("MathArena/aime_2025", None, "train", "problem", whole_answer),
+    "hmmt25": HubSet("MathArena/hmmt_feb_2025", None, "train", "problem", plain_answer),
+}
+TOY = {
+    "toy": ("toy", "train"),
+    "toy_test": ("toy", "test"),
+    "toy_hard": ("toy_hard", "train"),
+    "toy_hard_test": ("toy_hard", "test"),
+}
+KNOWN_DATASETS = (*HUB, *TOY)
+LOCAL_FILE = 'a local .jsonl or .jsonl.gz file with "problem" and "answer" on every line'
+
+
+def load_problems(name: str) -> list[Problem]:
+    """Gives the problems of a known data set or of a local file, in their own order, duplicates kept.
+
+    "deepscaler" leaves out rows without an answer and the rows that `validation_of` holds out. Raises ValueError, in one line, for an unknown
+    name, a hub that cannot be reached, or a file that is empty, broken or lacks a field.
+    """
+    if name in TOY:
+        from common.toy import toy_problems
+
+        return [Problem(id, text, answer, name, level=n) for id, text, answer, n in toy_problems(*TOY[name])]
+    if name == "deepscaler":
+        return split_deepscaler(problems_from_hub(name))[0]
+    if name in HUB:
+        return problems_from_hub(name)
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return problems_from_file(Path(name))
+    raise ValueError(f"unknown data set {name!r}: give one of {', '.join(KNOWN_DATASETS)}, or {LOCAL_FILE}")
+
+
+def problems_from_hub(name: str) -> list[Problem]:
+    import datasets  # here, because it takes seconds and local files do not need it
+
+    source = HUB[name]
+    try:
+        rows = datasets.load_dataset(source.path, source.config, split=source.split)
+    except Exception as error:  # the hub, the network and the file formats each raise types of their own
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"cannot load {name!r} ({source.path}) from the Hugging Face hub: {reason}. "
+            f"Known data sets are {', '.join(KNOWN_DATASETS)}; without the hub give {LOCAL_FILE}"
+        ) from error
+    problems = problems_from_rows(name, rows)
+    if len(problems) < len(rows):
+        print(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
+    return problems
+
+
+def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
+    """Gives the problems of a hub data set from its rows; the id is the row's own (MATH-500) or the data set's name and the row's number from 0.
+
+    A row without an answer is left out of "deepscaler" (a known gap of that set) and raises ValueError in any other, as does a missing column.
+    """
+    source = HUB[name]
+    problems = []
+    for number, row in enumerate(rows):
+        try:
+            text, answer = row[source.problem], source.answer(row)
+        except KeyError as error:
+            raise ValueError(f"{source.path}, row {number}: no column {error}, only {', '.join(row)}") from error
+        answer = "" if answer is None else str(answer).strip()
+        if answer:
+            id, subject = row.get("unique_id") or f"{name}-{number}", row.get("subject") or row.get("type")
+            problems.append(Problem(id, text.strip(), answer, name, level_of(row.get("level")), subject))
+        elif name != "deepscaler":
+            raise ValueError(f"{source.path}, row {number}: no answer")
+    return problems
+
+
+def problems_from_file(path: Path) -> list[Problem]:
+    dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    problems: dict[str, Problem] = {}  # by id: results are stored by id, so a repeated one gets its line number
+    for number, row in read_jsonl(path, ("problem", "answer")):
+        id = str(row.get("id") or f"{path.name}:{number}")
+        if id in problems:
+            id = f"{id}:{number}"
+        text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
+        problems[id] = Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject"))
+    return list(problems.values())
+
+
+def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
+    """Gives (line number from 1, row) of every line that is not blank; each row has a text or a number in each of `fields`.
+
+    Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or holds nothing.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    rows = []
+    for number, line in enumerate(content.split(b"\n"), 1):  # not splitlines(): strings may hold other line separators
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: not a JSON object with {' and '.join(fields)}")
+        for field in fields:
+            if not isinstance(row.get(field), str | int | float) or not str(row[field]).strip():
+                raise ValueError(f'{path}, line {number}: "{field}" is missing or empty')
+        rows.append((number, row))
+    if not rows:
+        raise ValueError(f"{path} is empty: it needs a JSON object with {' and '.join(fields)} on every line")
+    return rows
+
+
+def level_of(value: object) -> int | None:
+    """Gives 3 for 3 and for "Level 3"; None without a number ("Level ?" in two problems of MATH) or without a level."""
+    digits = re.search(r"\d+", str(value))
+    return int(digits.group()) if digits else None
+
+
+# --------------------------------------------------------------------------------------------------------------- validation
+
+
+def validation_of(name: str) -> list[Problem]:
+    """Gives the problems on which training on the data set `name` is validated, with their `selections`.
+
+    "math": the 5,000 test problems as the paper's authors did; those of MATH-500, a reported set, count for "authors" only.
+    "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("honest").
+    Raises ValueError for other data sets, which need --validation-dataset.
+    """
+    if name == "math":
+        reported = {normal_text(p.problem) for p in load_problems("math500")}
+        test = load_problems("math_test")
+        missing = len(reported - {normal_text(p.problem) for p in test})
+        if missing:  # they would count as honest unnoticed
+            raise ValueError(f"{missing} problems of math500 are not in math_test: the two sets are not from one edition")
+        authors = frozenset({"authors"})
+        return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
+    if name == "deepscaler":
+        aime = [
+            replace(p, id=f"{p.id}#{i}", selections=frozenset({"authors"}))
+            for i in range(AIME_REPEATS)
+            for p in load_problems("aime24")
+        ]
+        held_out = split_deepscaler(problems_from_hub("deepscaler"))[1]
+        return aime + [replace(p, selections=frozenset({"honest"})) for p in held_out]
+    if name in ("toy", "toy_hard"):
+        return load_problems(f"{name}_test")
+    raise ValueError(f"no validation problems are known for {name!r}: name a data set or file with --validation-dataset")
+
+
+def normal_text(text: str) -> str:
+    """Gives the text by which two problems are told to be the same: case and blanks do not count."""
+    return " ".join(text.casefold().split())
+
+
+def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """Gives (training, held out). Held out are 500 problems whose text occurs once, the lowest by hash: the same ones in any order of the rows."""
+    texts = [normal_text(p.problem) for p in problems]
+    once = [text for text, count in Counter(texts).items() if count == 1]
+    held_out = set(sorted(once, key=lambda text: hashlib.sha256(text.encode()).digest())[:DEEPSCALER_HELD_OUT])
+    training = [p for p, text in zip(problems, texts, strict=True) if text not in held_out]
+    return training, [p for p, text in zip(problems, texts, strict=True) if text in held_out]
+
+
+# ------------------------------------------------------------------------------------------------------------------ prompts
+
+
+def prompt_file_of(name: str) -> Path:
+    """Gives the default prompt file of a data set: the bare problem for the miniature, which knows nothing else; boxed.txt for all others."""
+    return PROMPTS / ("bare.txt" if name in TOY else "boxed.txt")
+
+
+def load_wording(prompt_file: str | Path) -> str:
+    """Gives the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
+    try:
+        wording = Path(prompt_file).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the prompt file {prompt_file}: {error}") from error
+    if "{problem}" not in wording:
+        raise ValueError(f"the prompt file {prompt_file} must say with {{problem}} where the problem goes")
+    return wording
+
+
+def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
+    """Gives the worked examples (problem, solution) of a .jsonl file; none for None. Raises ValueError as `read_jsonl` does."""
+    return [(row["problem"], row["solution"]) for _, row in read_jsonl(Path(path), ("problem", "solution"))] if path else []
+
+
+def render_prompts(
+    tokenizer, problems: list[Problem], prompt_file: str | Path, examples_file: str | Path | None = None
+) -> list[list[int]]:
+    """Gives the token ids of each problem's prompt, ready for a response to follow.
+
+    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat template; a tokenizer without
+    one gets the turns as plain text with a blank line between. BOS comes once: as the template writes it, or else where this tokenizer puts one
+    before any text. Templates that print a date (Llama 3) print the one of their release, so that prompts do not change from day to day.
+    Raises ValueError for a prompt or examples file that cannot be used.
+    """
+    wording = load_wording(prompt_file)
+    earlier = []
+    for problem, solution in load_examples(examples_file):
+        earlier += [
+            {"role": "user", "content": wording.replace("{problem}", problem)},
+            {"role": "assistant", "content": solution},
+        ]
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
+    prompts = []
+    for problem in problems:
+        turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
+        if tokenizer.chat_template:
+            text = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+            )
+        else:
+            text = "\n\n".join(turn["content"] for turn in turns)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        prompts.append([bos, *ids] if adds_bos and ids[:1] != [bos] else ids)
+    return prompts
+
+
+def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
+    """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
+    return hashlib.sha256(json.dumps([load_wording(prompt_file), load_examples(examples_file)]).encode()).hexdigest()[:12]
+
+
+def fit_window(
+    problems: list[Problem], prompts: list[list[int]], max_total_tokens: int
+) -> tuple[list[Problem], list[list[int]]]:
+    """Gives the problems and prompts that leave room for at least one response token in a window of `max_total_tokens`; prints the others' ids.
+
+    Raises ValueError if none is left.
+    """
+    fits = [len(prompt) < max_total_tokens for prompt in prompts]
+    too_long = [p.id for p, fit in zip(problems, fits, strict=True) if not fit]
+    if len(too_long) == len(problems):
+        shortest = min(map(len, prompts), default=0)
+        raise ValueError(
+            f"no prompt leaves room for a response in {max_total_tokens} tokens, the shortest of {len(problems)} has {shortest}: "
+            "raise --max-total-tokens"
+        )
+    if too_long:
+        print(
+            f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response in {max_total_tokens} tokens: "
+            + ", ".join(too_long)
+        )
+    keep = [i for i, fit in enumerate(fits) if fit]
+    return [problems[i] for i in keep], [prompts[i] for i in keep]
+
+
+# ------------------------------------------------------------------------------------------------------------------ batches
+
+
+def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Gives the `batch_size` problem indices of training step `step` (from 0), a pure function of its arguments.
+
+    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is drawn from a shared
+    generator, so a resumed run and every process of a parallel one see the same batches.
+    """
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(num_problems)
+        for epoch in {position // num_problems for position in positions}
+    }
+    return [int(orders[position // num_problems][position % num_problems]) for position in positions]

@@ -1,0 +1,286 @@
+"""Log-probabilities of sampled responses: packed rows, one forward pass, never a [tokens, vocabulary] tensor.
+
+A micro-batch is one row of tokens: prompt, response, prompt, response, ... with no padding. Attention is told where each
+sequence begins (cu_seqlens); the head scores response tokens only, in chunks, and recomputes its logits in the backward pass.
+FSDP2 is the only training wrapper, on one device and on many: fp32 parameters and optimizer state, compute in bf16 on a GPU.
+
+Shapes: P problems, G group, B = P*G responses, b responses of one micro-batch, S packed tokens, N response tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
+
+from common.rollout import Rollout
+
+SUPPORTED = ("qwen2", "qwen3", "llama")  # decoders whose attention and head were checked against transformers, see tests
+
+
+@dataclass
+class Packed:
+    """Some responses of a rollout, with their prompts, end to end in one row."""
+
+    rows: list[int]  # (b,) which responses of the rollout
+    input_ids: torch.Tensor  # (1, S)
+    position_ids: torch.Tensor  # (1, S) from 0 in each sequence
+    cu_seqlens: torch.Tensor  # (b + 1,) int32, where each sequence begins, and S
+    max_seqlen: int
+    predictors: torch.Tensor  # (N,) the position in S whose hidden state predicts each response token
+    targets: torch.Tensor  # (N,) the response tokens
+    segment: torch.Tensor  # (N,) 0..b-1, which response each token belongs to
+    sampler_logp: torch.Tensor  # (N,) nats, float32
+
+    def sum(self, token_values: torch.Tensor) -> torch.Tensor:
+        """Sum over the tokens of each response, in float64: (N,) -> (b,)."""
+        total = torch.zeros(len(self.rows), dtype=torch.float64, device=token_values.device)
+        return total.index_add_(0, self.segment, token_values.double())
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Each response's value repeated for its tokens: (b,) -> (N,) float32."""
+        return values[self.segment].float()
+
+
+def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu") -> Packed:
+    """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes nothing,
+    for a rank that has run out of work while others have not."""
+    size = rollout.group_size
+    rows = [group * size + i for group in groups for i in range(size)]
+    tokens, positions, predictors, targets, segment, logp, starts = [], [], [], [], [], [], [0]
+    for local, row in enumerate(rows):
+        prompt, response = rollout.prompts[row // size], rollout.responses[row]
+        first = len(tokens) + len(prompt) - 1  # the last prompt token predicts the first response token
+        predictors += range(first, first + len(response))
+        positions += range(len(prompt) + len(response))
+        tokens += prompt + response
+        targets += response
+        segment += [local] * len(response)
+        logp += rollout.sampler_logp[row]
+        starts.append(len(tokens))
+    if not rows:
+        tokens, positions, starts = [0], [0], [0, 1]
+
+    def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+    return Packed(
+        rows=rows,
+        input_ids=tensor(tokens, torch.long)[None],
+        position_ids=tensor(positions, torch.long)[None],
+        cu_seqlens=tensor(starts, torch.int32),
+        max_seqlen=max(b - a for a, b in zip(starts, starts[1:], strict=False)),
+        predictors=tensor(predictors, torch.long),
+        targets=tensor(targets, torch.long),
+        segment=tensor(segment, torch.long),
+        sampler_logp=tensor(logp, torch.float32),
+    )
+
+
+def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
+    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` tokens (a larger
+    group goes alone), `learning` ones first.
+
+    Every pass of FSDP2 is a collective: a rank with fewer would leave the others waiting for ever. So all ranks get the same
+    plan but for the groups in it, with empty micro-batches where one has run out, and one with a backward pass at the least,
+    since the optimizer steps even where no group has anything to teach."""
+    return _fill(rollout, [g for g, learns in enumerate(learning) if learns], max_tokens, True) + _fill(
+        rollout, [g for g, learns in enumerate(learning) if not learns], max_tokens, False
+    )
+
+
+def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) -> list[tuple[list[int], bool]]:
+    size, plan, room = rollout.group_size, [], 0
+    for group in groups:
+        responses = rollout.responses[group * size : (group + 1) * size]
+        tokens = size * len(rollout.prompts[group]) + sum(map(len, responses))
+        if not plan or tokens > room:
+            plan.append([])
+            room = max_tokens
+        plan[-1].append(group)
+        room -= tokens
+    most = torch.tensor(max(len(plan), int(learns)))
+    if torch.distributed.is_initialized():
+        most = most.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+    plan += [[] for _ in range(int(most) - len(plan))]
+    return [(groups, learns) for groups in plan]
+
+
+# --- attention over a packed row --------------------------------------------------------------------------------------
+
+
+def _packed_attention(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **_):
+    """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
+    if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        out = varlen_attn(
+            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling, window_size=(-1, 0)
+        )
+        return out[None], None
+    # On a CPU the sequences are laid side by side, padded on the right: a causal mask alone keeps the padding out.
+    starts, ends = cu_seq_lens_q[:-1], cu_seq_lens_q[1:]
+    columns = torch.arange(max_length_q)
+    real = columns < (ends - starts)[:, None]  # (b, longest)
+    index = torch.where(real, starts[:, None] + columns, 0)
+    padded = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
+    out = F.scaled_dot_product_attention(*padded, is_causal=True, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2)[real][None], None
+
+
+AttentionInterface.register("packed", _packed_attention)
+AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # cu_seqlens say all there is to say
+
+
+# --- the head ---------------------------------------------------------------------------------------------------------
+
+
+class _LogProbHead(torch.autograd.Function):
+    """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
+
+    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient. The weight's gradient is
+    added up over the chunks in float32."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, chunk):
+        logp = torch.empty(len(targets), device=hidden.device)
+        entropy = torch.empty_like(logp)
+        for i in range(0, len(targets), chunk):
+            logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
+            log_z = logits.logsumexp(-1)
+            logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
+            entropy[i : i + chunk] = log_z - (torch.softmax(logits, -1) * logits).sum(-1)
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.chunk = chunk
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx, grad_logp, _):
+        hidden, weight, targets = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for i in range(0, len(targets), ctx.chunk):
+            part = slice(i, i + ctx.chunk)
+            probabilities = torch.softmax((hidden[part] @ weight.T).float(), -1)
+            grad_logits = probabilities.mul_(-grad_logp[part, None])  # d log p(target) / d logits = onehot - p
+            grad_logits.scatter_add_(-1, targets[part, None], grad_logp[part, None])
+            grad_logits = grad_logits.to(hidden.dtype)
+            grad_hidden[part] = grad_logits @ weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[part]
+        return grad_hidden, grad_weight, None, None
+
+
+def _forward(model: PreTrainedModel, packed: Packed, chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden = model.model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        use_cache=False,
+        cu_seq_lens_q=packed.cu_seqlens,
+        max_length_q=packed.max_seqlen,
+    ).last_hidden_state[0]
+    return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk)
+
+
+def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it was drawn
+    from, over the whole vocabulary, nats, without."""
+    return causal_lm(policy).packed_logprobs(packed)
+
+
+def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
+    """The transformers model inside a peft wrapper, or the policy itself."""
+    return policy.get_base_model() if hasattr(policy, "peft_config") else policy
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def load_model(
+    path: str,
+    device: torch.device | str,
+    compute_dtype: torch.dtype,
+    trainable: bool = True,
+    lora_rank: int = 0,
+    checkpoint_activations: bool = False,
+) -> torch.nn.Module:
+    """A causal language model ready for `token_logprobs`, sharded by FSDP2 over all ranks.
+
+    Trainable: float32 parameters, compute in `compute_dtype`; with `lora_rank` only float32 adapters on every linear layer are
+    trained and the rest is kept in `compute_dtype`. Not trainable (the base): frozen, in `compute_dtype`.
+    Raises ValueError for an architecture that was not checked."""
+    dtype = torch.float32 if trainable and not lora_rank else compute_dtype
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed", trust_remote_code=False)
+    if model.config.model_type not in SUPPORTED:
+        raise ValueError(f"{path} is a {model.config.model_type} model; log-probabilities were checked for {', '.join(SUPPORTED)}.")
+    model.config.use_cache = False
+    model.requires_grad_(trainable)
+    model.train(trainable)
+    policy: torch.nn.Module = model
+    if trainable and lora_rank:
+        from peft import LoraConfig, get_peft_model
+
+        policy = get_peft_model(model, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
+    if trainable and checkpoint_activations:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora_rank:
+            model.enable_input_require_grads()
+    type(model).packed_logprobs = _forward
+    if torch.distributed.is_initialized():
+        wrap(model, device, compute_dtype)
+    else:
+        policy.to(device)
+    return policy
+
+
+def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
+    """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, not averaged, in float32."""
+    mesh = torch.distributed.init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
+    options = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)}
+    # Resharding buys memory only where there is somebody to share with.
+    options["reshard_after_forward"] = mesh.size() > 1
+    for layer in model.model.layers:
+        fully_shard(layer, **options)
+    fully_shard(model, **options)
+    register_fsdp_forward_method(model, "packed_logprobs")
+    for module in (model, *model.model.layers):
+        module.set_gradient_divide_factor(1.0)
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a sharded tensor, on every rank (a collective); an ordinary tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """(Hugging Face name, whole tensor) of every weight, one at a time, tied heads under both names, adapters merged."""
+    state = policy.state_dict()
+    for name, value in state.items():
+        if ".lora_" in name:
+            continue
+        value = full_tensor(value.detach())
+        if ".base_layer.weight" in name:
+            down, up = (full_tensor(state[name.replace("base_layer", f"lora_{x}.default")].detach()) for x in "AB")
+            scaling = policy.peft_config["default"].lora_alpha / policy.peft_config["default"].r
+            value = (value.float() + scaling * (up.float() @ down.float())).to(value.dtype)
+        yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value
+
+
+def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
+    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where `base` is
+    None, from the policy with its adapters off."""
+    with torch.no_grad():
+        if base is not None:
+            return token_logprobs(base, packed)[0]
+        with policy.disable_adapter():
+            return token_logprobs(policy, packed)[0]

@@ -1,0 +1,533 @@
+"""Rollouts: one interface, two samplers.
+
+`start_sampler` gives a `VLLMSampler` (vLLM in this process, on a GPU or a CPU) or a `TransformersSampler` (a batched
+KV-cache sampler over a plain transformers model, on any machine). Either owns a copy of the weights, which `push`
+refreshes in place, and either answers `generate` with a `Rollout`. Token ids go in and come out; text is made from them
+in one place, `Rollout.texts`.
+
+Shapes: P prompts, G group size (samples of a prompt), B = P * G rows (row b answers prompt b // G), T prompt columns,
+V vocabulary.
+"""
+
+import hashlib
+import importlib.util
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+
+
+@dataclass
+class Rollout:
+    """Sampled responses, group by group: responses[b] answers prompts[b // group_size]."""
+
+    prompts: list[list[int]]  # P prompt token ids
+    responses: list[list[int]]  # B response token ids; the stop token that ended one is its last element
+    sampler_logp: list[list[float]]  # B, same lengths; nats, log p at temperature 1 whatever temperature was sampled
+    finished: list[bool]  # B; ended with a stop token (fixed length: contains one)
+    group_size: int
+
+    def texts(self, tokenizer, stop_ids: Sequence[int]) -> list[str]:
+        """Gives B strings: each response up to (without) its first stop token, special tokens skipped."""
+        ends = [next((i for i, token in enumerate(r) if token in stop_ids), len(r)) for r in self.responses]
+        kept = [response[:end] for response, end in zip(self.responses, ends, strict=True)]
+        return tokenizer.batch_decode(kept, skip_special_tokens=True)
+
+    def out_of_vocabulary(self, vocab_size: int) -> int:
+        """Gives the number of sampled tokens whose id is >= vocab_size: models pad their vocabulary beyond the tokenizer's."""
+        return sum(token >= vocab_size for response in self.responses for token in response)
+
+
+def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
+    """Gives all ids that end a response, sorted: eos of the generation config (one id or several) and of the tokenizer."""
+    try:
+        eos = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:  # no generation_config.json: transformers then takes the model's config
+        eos = AutoConfig.from_pretrained(model).eos_token_id
+    ids = {*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None)}
+    return sorted(ids - {None})
+
+
+def start_sampler(
+    kind: str,
+    model: str | Path,
+    max_total_tokens: int,
+    *,
+    dtype: str | None = None,
+    stop_ids: Sequence[int] | None = None,
+    max_num_seqs: int = 256,
+    kv_cache_memory_bytes: int | None = None,
+    gpu_memory_utilization: float = 0.9,
+    **engine_args,
+) -> "TransformersSampler | VLLMSampler":
+    """Loads `model` (folder or Hub id) into a sampler of the given kind.
+
+    kind: "vllm", "transformers", or "auto": vLLM on a GPU, else transformers
+    max_total_tokens: the longest prompt + response that will be asked for
+    dtype: default bfloat16 on a GPU, float32 on a CPU
+    stop_ids: default `stop_token_ids` of the model and its tokenizer
+    max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
+    kv_cache_memory_bytes: room for keys and values; vLLM on a GPU takes gpu_memory_utilization of the card if it is None
+    engine_args: passed to vllm.LLM as they are
+
+    A torchrun program initialises its process group first and then starts one sampler on each rank.
+    Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
+    """
+    if kind not in ("auto", "vllm", "transformers"):
+        raise ValueError(f'unknown sampler "{kind}": choose auto, vllm or transformers')
+    on_gpu = torch.cuda.is_available()
+    if kind == "auto":
+        kind = "vllm" if on_gpu else "transformers"
+    positions = AutoConfig.from_pretrained(model).max_position_embeddings
+    if max_total_tokens > positions:
+        raise ValueError(f"{model} has {positions} positions: lower --max-total-tokens ({max_total_tokens}) to that")
+    if stop_ids is None:
+        stop_ids = stop_token_ids(model, AutoTokenizer.from_pretrained(model))
+    shared = dict(dtype=dtype or ("bfloat16" if on_gpu else "float32"), kv_cache_memory_bytes=kv_cache_memory_bytes)
+    if kind == "transformers":
+        return TransformersSampler(model, max_total_tokens, stop_ids, max_batch=max_num_seqs, **shared)
+    if importlib.util.find_spec("vllm") is None:
+        raise RuntimeError("vLLM is not installed: pip install -r requirements.txt, or use --sampler transformers")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process, where tensors are passed
+    if not on_gpu:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles C++ for ten seconds
+        engine_args.setdefault("enforce_eager", True)
+    engine_args |= dict(max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization)
+    return VLLMSampler(model, max_total_tokens, stop_ids, **shared, **engine_args)
+
+
+def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
+    """Gives the number of response tokens that each prompt has room for; raises ValueError on what cannot be sampled."""
+    if max_total_tokens > window:
+        raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
+    if temperature == 0 and n > 1:
+        raise ValueError(f"greedy decoding gives {n} equal responses: ask for n=1 at temperature 0")
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < max_total_tokens:
+            raise ValueError(
+                f"prompt {i} has {len(prompt)} tokens and the window {max_total_tokens}: drop it (fit_window) or widen the window"
+            )
+    return [max_total_tokens - len(prompt) for prompt in prompts]
+
+
+def _problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
+    """Gives a 64-bit word per prompt that its random numbers hang on: a hash of its problem id, else its place."""
+    if problem_ids is None:
+        return list(range(num_prompts))
+    if not len(problem_ids) == num_prompts == len(set(problem_ids)):
+        raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
+    return [int.from_bytes(hashlib.blake2b(str(i).encode(), digest_size=8).digest(), "little") for i in problem_ids]
+
+
+def _uniforms(seed: int, step: int, word: int, sample: int, count: int) -> np.ndarray:
+    """Gives `count` uniform numbers in [0, 1), float64, of the stream that belongs to one response."""
+    key, counter = np.array([seed, step], np.uint64), np.array([0, 0, sample, word], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter)).random(count)
+
+
+def _rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:
+    finished = [not set(stop_ids).isdisjoint(response) for response in responses]
+    return Rollout(prompts, responses, sampler_logp, finished, n)
+
+
+# ---------------------------------------------------------------- transformers
+
+
+class KVCache:
+    """Keys and values of all layers in tensors made once, (rows, key heads, capacity, head dim); `length` columns are filled.
+
+    The model only ever calls `update`, since masks and positions are handed to it: the rest of transformers' Cache is
+    not needed.
+    """
+
+    def __init__(self, num_layers: int, capacity: int):
+        self.num_layers, self.capacity, self.length = num_layers, capacity, 0
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_, **__):
+        """Appends columns to the first len(keys) rows; gives all columns of these rows."""
+        if layer == len(self.layers):
+            shape = (*keys.shape[:2], self.capacity, keys.shape[3])
+            self.layers.append((keys.new_empty(shape), values.new_empty(shape)))
+        rows, end = len(keys), self.length + keys.shape[2]
+        for store, new in zip(self.layers[layer], (keys, values), strict=True):
+            store[:rows, :, self.length : end] = new
+        if layer == self.num_layers - 1:
+            self.length = end
+        old_keys, old_values = self.layers[layer]
+        return old_keys[:rows, :, :end], old_values[:rows, :, :end]
+
+    def expand(self, rows: torch.Tensor) -> None:
+        """Makes row i a copy of what was row rows[i]: every sample gets the cache of its prompt."""
+        for i, stores in enumerate(self.layers):
+            self.layers[i] = tuple(store.new_empty((len(rows), *store.shape[1:])) for store in stores)
+            for new, old in zip(self.layers[i], stores, strict=True):
+                new[:, :, : self.length] = old[rows, :, : self.length]
+
+    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Copies rows `source` over rows `target`."""
+        for stores in self.layers:
+            for store in stores:
+                store[target, :, : self.length] = store[source, :, : self.length]
+
+
+def _cache_attention(module, query, key, value, attention_mask, scaling, **kwargs):
+    """SDPA; with one query column, the query heads of a key head stand side by side, so that keys need no copies."""
+    rows, heads, columns, dim = query.shape
+    if columns > 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    query = query.view(rows, key.shape[1], -1, dim)
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
+    return out.view(rows, 1, heads, dim), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("cache_attention", _cache_attention)
+
+
+class TransformersSampler:
+    """Batched sampler over its own unsharded transformers model (Qwen2, Qwen3, Llama).
+
+    The t-th token of row (problem, sample) inverts the distribution function, in float64, at the t-th number of a
+    counter-based generator with key (seed, step) and counter (problem, sample): a response is a function of (weights,
+    seed, step, problem, sample), whatever batch it runs in (up to rounding of the logits).
+
+    max_batch: rows that run at the same time; kv_cache_memory_bytes (default 4 GiB) lowers it where rows are long
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        max_total_tokens: int,
+        stop_ids: Sequence[int],
+        *,
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+        max_batch: int = 256,
+        kv_cache_memory_bytes: int | None = None,
+    ):
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="cache_attention")
+        self.model.to(self.device).eval().requires_grad_(False)
+        if "sliding_attention" in (getattr(self.model.config, "layer_types", None) or []):
+            raise ValueError(f"{model} has sliding-window attention, which this sampler does not: use --sampler vllm")
+        self.max_total_tokens, self.stop_ids, self.max_batch = max_total_tokens, list(stop_ids), max_batch
+        self.kv_cache_memory_bytes = kv_cache_memory_bytes or 4 << 30
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        max_total_tokens: int,
+        seed: int,
+        step: int = 0,
+        problem_ids: Sequence | None = None,
+        temperature: float = 1.0,
+        fixed_length: bool = False,
+    ) -> Rollout:
+        """Gives n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens.
+
+        temperature 0 is greedy; fixed_length takes stop tokens for ordinary ones. problem_ids (default: the places in
+        `prompts`) name the random numbers, with seed and step.
+        Raises ValueError if a prompt leaves no room for a response, or if a problem id comes twice.
+        """
+        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = _problem_words(problem_ids, len(prompts))
+        rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
+        config = self.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
+        size = max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+        responses, sampler_logp = [], []
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            uniforms = [_uniforms(seed, step, words[p], sample, budgets[p]) for p, sample in chunk]
+            tokens, logp = self._sample([prompts[p] for p, _ in chunk], uniforms, temperature, fixed_length)
+            responses += tokens
+            sampler_logp += logp
+        return _rollout(prompts, responses, sampler_logp, n, self.stop_ids)
+
+    def _sample(self, prompts: list[list[int]], numbers: list[np.ndarray], temperature: float, fixed_length: bool):
+        """Samples one response a row, one token for each of its uniform numbers at most; gives tokens and log p (nats)."""
+        device = self.device
+        budget = torch.tensor([len(row) for row in numbers], device=device)
+        steps = int(budget.max())
+        uniforms = torch.zeros(len(numbers), steps, dtype=torch.float64)
+        for row, own in zip(uniforms, numbers, strict=True):
+            row[: len(own)] = torch.from_numpy(own)
+        uniforms = uniforms.to(device)
+
+        # Each different prompt runs once, padded on the left. Padding is known by its place: its id is a real token's too.
+        distinct = {tuple(prompt): None for prompt in prompts}
+        place = {prompt: i for i, prompt in enumerate(distinct)}
+        length = torch.tensor([len(prompt) for prompt in distinct], device=device)
+        T = int(length.max())
+        padding = T - length
+        ids = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in distinct], device=device)
+        column = torch.arange(T, device=device)
+        real = column >= padding[:, None]
+        # A padding column sees itself, or its softmax would be over nothing.
+        visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=device)
+        cache = KVCache(self.model.config.num_hidden_layers, T + steps)
+        logits = self._forward(ids, visible[:, None], (column - padding[:, None]).clamp(min=0), cache)
+
+        owner = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+        cache.expand(owner)
+        logits, position = logits[owner], length[owner][:, None]
+        mask = torch.zeros(len(prompts), 1, 1, T + steps, dtype=logits.dtype, device=device)
+        mask[..., :T].masked_fill_(~real[owner][:, None, None], float("-inf"))
+        padded = bool(padding.any())
+
+        tokens = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
+        sampled_logp = torch.zeros(len(prompts), steps, dtype=torch.float64, device=device)
+        count = budget.clone()
+        stops = torch.tensor([] if fixed_length else self.stop_ids, dtype=torch.long, device=device)
+        live = torch.arange(len(prompts), device=device)  # cache row -> row
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of a cache row
+        for t in range(steps):
+            logp = logits.double().log_softmax(-1)
+            if temperature == 0:
+                token = logp.argmax(-1)
+            else:
+                cdf = (logp / temperature).softmax(-1).cumsum(-1)
+                token = torch.searchsorted(cdf, uniforms[live, t, None] * cdf[:, -1:], right=True)[:, 0]
+                token.clamp_(max=cdf.shape[1] - 1)
+            tokens[live, t] = token
+            sampled_logp[live, t] = logp.gather(1, token[:, None])[:, 0]
+            ended = ~done & (torch.isin(token, stops) | (budget[live] == t + 1))
+            count[live[ended]] = t + 1
+            done |= ended
+            alive = len(done) - int(done.sum())
+            if alive == 0:
+                break
+            if alive < 0.9 * len(done):  # the last live rows move into the places of finished ones
+                order = torch.arange(alive, device=device)
+                holes, movers = done[:alive].nonzero()[:, 0], (~done[alive:]).nonzero()[:, 0] + alive
+                cache.move(movers, holes)
+                order[holes] = movers
+                live, done, token, position, mask = (x[order] for x in (live, done, token, position, mask))
+            logits = self._forward(token[:, None], mask[..., : T + t + 1] if padded else None, position + t, cache)
+        return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in (tokens, sampled_logp)]
+
+    def _forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
+        """Gives the logits of the last column, (rows, V)."""
+        cached = dict(past_key_values=cache, use_cache=True)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=position_ids, logits_to_keep=1, **cached)
+        return out.logits[:, -1]
+
+    @torch.no_grad()
+    def push(self, named_tensors: NamedTensors) -> None:
+        """Copies (state-dict name, full tensor) pairs into the model, tied heads under both names.
+
+        Raises RuntimeError if a tensor of the model is left out, ValueError if one has another name or shape.
+        """
+        state = self.model.state_dict()
+        missing = set(state)
+        for name, tensor in named_tensors:
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(f"pushed {name} {tuple(tensor.shape)} is not in the sampler's model: push the model it loaded")
+            state[name].copy_(tensor)
+            missing.discard(name)
+        _raise_if_missing(missing)
+
+    def sleep(self) -> None:
+        """Nothing to do: the cache lives for one `generate` only."""
+
+    def wake(self) -> None:
+        """Nothing to do."""
+
+
+def _raise_if_missing(names: set[str]) -> None:
+    if names:
+        shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+        raise RuntimeError(f"the sampler is stale: {len(names)} tensors were not pushed ({shown}): push all, tied ones twice")
+
+
+# ------------------------------------------------------------------------ vLLM
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seeds the global generators, which the engine draws from and reseeds, and gives them back to the trainer as they were."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+class VLLMSampler:
+    """vLLM 0.26 to 0.33 in this process, one engine a rank, on a GPU or a CPU; `start_sampler` sets its environment.
+
+    The cycle on a GPU: generate, sleep (drops weights and cache), train, wake (or not), push, generate. On a CPU sleep and
+    wake do nothing. The arguments are those of `start_sampler`; `llm` is the engine, for what this class does not do.
+    """
+
+    PROBES = ("model.embed_tokens.weight", "model.layers.0.self_attn.o_proj.weight", "model.norm.weight", "lm_head.weight")
+
+    def __init__(
+        self,
+        model: str | Path,
+        max_total_tokens: int,
+        stop_ids: Sequence[int],
+        *,
+        dtype: str = "bfloat16",
+        max_num_seqs: int = 256,
+        gpu_memory_utilization: float = 0.9,
+        kv_cache_memory_bytes: int | None = None,
+        **engine_args,
+    ):
+        from vllm import LLM
+
+        self.max_total_tokens, self.stop_ids = max_total_tokens, list(stop_ids)
+        self.on_gpu = torch.cuda.is_available()
+        if self.on_gpu:
+            defaults = dict(enable_sleep_mode=True, async_scheduling=True)
+        else:  # vLLM would plan for nearly all memory, and its blocks of 128 tokens would share no short prompt
+            defaults = dict(block_size=32)
+            kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
+        with _own_randomness(0):
+            self.llm = LLM(
+                model=str(model),
+                dtype=dtype,
+                max_model_len=max_total_tokens,
+                max_num_seqs=max_num_seqs,
+                gpu_memory_utilization=gpu_memory_utilization,
+                kv_cache_memory_bytes=kv_cache_memory_bytes,
+                skip_tokenizer_init=True,  # ids in, ids out
+                generation_config="vllm",  # the model's own would set top_p, top_k and more stop ids
+                logprobs_mode="raw_logprobs",  # log p at temperature 1
+                **defaults | engine_args,
+            )
+        with torch.device("meta"):
+            self.names = set(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).state_dict())
+        self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
+        self.stale = False  # weights were lost, or a push did not go through
+
+    def _params(self, n: int, budget: int, temperature: float, fixed_length: bool):
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            n=n,
+            temperature=temperature,
+            top_p=1.0,
+            top_k=-1,
+            max_tokens=budget,
+            ignore_eos=fixed_length,
+            stop_token_ids=[] if fixed_length else self.stop_ids,
+            logprobs=0,  # of the sampled token only
+            flat_logprobs=True,
+            detokenize=False,
+        )
+
+    def generate(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        max_total_tokens: int,
+        seed: int,
+        step: int = 0,
+        problem_ids: Sequence | None = None,
+        temperature: float = 1.0,
+        fixed_length: bool = False,
+    ) -> Rollout:
+        """As TransformersSampler.generate, but that samples also depend on the batch, through the order of the engine's draws.
+
+        The same call gives the same samples on a CPU; on a GPU as far as its kernels allow.
+        """
+        if self.stale:
+            raise RuntimeError("the engine has no valid weights since it slept or since a push failed: call push first")
+        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = _problem_words(problem_ids, len(prompts))
+        # Requests carry no seed of their own: equal prompts with equal seeds would get equal samples.
+        digest = hashlib.blake2b(repr((seed, step, words)).encode(), digest_size=4).digest()
+        with _own_randomness(int.from_bytes(digest, "little")):
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": prompt} for prompt in prompts],
+                [self._params(n, budget, temperature, fixed_length) for budget in budgets],
+                use_tqdm=False,
+            )
+        answers = [answer for output in outputs for answer in output.outputs]
+        responses = [list(answer.token_ids) for answer in answers]
+        return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
+
+    def push(self, named_tensors: NamedTensors) -> None:
+        """Loads (state-dict name, full tensor) pairs into the engine in one call, tied heads under both names, and wakes it.
+
+        The pairs may be made one by one: each is let go when it has been copied.
+        Raises RuntimeError if a tensor is left out, or if afterwards the engine's embedding, head, first output projection
+        or last norm are not bit for bit what was pushed.
+        """
+        missing, pushed = set(self.names), {}
+
+        def watched() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in named_tensors:
+                missing.discard(name)
+                if name in self.PROBES:
+                    pushed[name] = _columns(tensor)
+                yield name, tensor
+
+        self.stale = True
+        self._wake("weights")
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": watched()})
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache, now stale: push only while no request is running")
+        _raise_if_missing(missing)
+        wrong = self.llm.apply_model(lambda engine: [name for name in pushed if not _holds(engine, name, pushed[name])])[0]
+        if wrong:
+            raise RuntimeError(f"the engine is stale: {wrong[0]} is not what was pushed: use --sampler transformers")
+        self._wake("kv_cache")
+        self.stale = False
+
+    def sleep(self) -> None:
+        """Drops the engine's weights and cache from the GPU: the next `generate` needs a `push`."""
+        if self.on_gpu and not self.sleeping:
+            self.llm.sleep(level=2)
+            self.sleeping = {"weights", "kv_cache"}
+            self.stale = True
+
+    def wake(self) -> None:
+        """Takes memory for the weights again; `push` does so too, fills it, and wakes the cache."""
+        self._wake("weights")
+
+    def _wake(self, part: str) -> None:
+        if part in self.sleeping:
+            torch.cuda.empty_cache()  # torch still holds the training peak, and vLLM allocates beside it
+            self.llm.wake_up(tags=[part])
+            self.sleeping.discard(part)
+
+
+def _columns(weight: torch.Tensor) -> torch.Tensor:
+    """Gives a copy of some evenly spaced columns of a matrix (32 to 64, or all), or of a whole vector."""
+    weight = weight.detach()
+    return weight[:, :: -(-weight.shape[1] // 64)].clone() if weight.dim() == 2 else weight.clone()
+
+
+def _holds(engine: torch.nn.Module, name: str, pushed: torch.Tensor) -> bool:
+    """Whether the engine computes with the weight of that name of which `pushed` are the `_columns`."""
+    layer = engine.get_submodule(name.removesuffix(".weight"))
+    found = []
+    if layer.weight.numel() > 0:
+        found.append(_columns(layer.weight))
+    if hasattr(layer, "cpu_linear"):  # on a CPU vLLM computes with a packed copy: one-hot inputs read it out, exactly
+        width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim
+        found.append(layer.cpu_linear(_columns(torch.eye(width, dtype=layer.weight.dtype)).T.contiguous(), layer.weight, None).T)
+    # The engine pads its vocabulary with more rows.
+    return all(torch.equal(weight[: len(pushed)], pushed.to(weight)) for weight in found)

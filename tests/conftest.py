@@ -1,0 +1,54 @@
+"""Settings that must be there before torch or vllm is imported, and what several test files share."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = True, seed: int = 0, **changes) -> Path:
+    """A random model of two layers, peaked enough that its log-probabilities differ; saved as a Hugging Face folder."""
+    torch.manual_seed(seed)
+    common = {
+        "vocab_size": vocab,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": tied,
+        "initializer_range": 0.2,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = {
+        "qwen2": lambda: Qwen2Config(**common | changes),
+        "qwen3": lambda: Qwen3Config(**common | {"head_dim": 16} | changes),
+        "llama": lambda: LlamaConfig(
+            **common | {"rope_parameters": rope | {"original_max_position_embeddings": 64}} | changes
+        ),
+    }[kind]()
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_dir() -> Path:
+    """The built-in miniature; made once and cached as a user's would be."""
+    from common.toy import toy_path
+
+    return toy_path()

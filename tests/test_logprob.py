@@ -1,0 +1,214 @@
+"""common/logprob.py against transformers' own log-probabilities and gradients, in float32 on a CPU."""
+
+import copy
+
+import pytest
+import torch
+from conftest import tiny_model
+from transformers import AutoModelForCausalLM
+
+from common.logprob import load_model, pack, plan_microbatches, token_logprobs, weights
+from common.rollout import Rollout
+
+KINDS = [("qwen2", True), ("qwen2", False), ("qwen3", True), ("llama", False), ("llama", True)]
+
+
+def make_rollout(vocab=64, groups=3, group_size=3, seed=0) -> Rollout:
+    """Random tokens in very unequal lengths, one empty-looking extreme (a single token) among them."""
+    g = torch.Generator().manual_seed(seed)
+
+    def tokens(low, high):
+        return torch.randint(2, vocab, (int(torch.randint(low, high, (), generator=g)),), generator=g).tolist()
+
+    prompts = [tokens(1, 12) for _ in range(groups)]
+    responses = [tokens(1, 40) for _ in range(groups * group_size)]
+    responses[1] = responses[1][:1]
+    return Rollout(prompts, responses, [[-1.0] * len(r) for r in responses], [True] * len(responses), group_size)
+
+
+def reference(model, rollout):
+    """Log-probabilities and entropies by transformers, one sequence at a time."""
+    logp, entropy = [], []
+    for row, response in enumerate(rollout.responses):
+        prompt = rollout.prompts[row // rollout.group_size]
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        log_probs = torch.log_softmax(logits.float(), -1)
+        logp.append(log_probs.gather(-1, torch.tensor(response)[:, None])[:, 0])
+        entropy.append(-(log_probs.exp() * log_probs).sum(-1))
+    return torch.cat(logp), torch.cat(entropy)
+
+
+@pytest.mark.parametrize("kind,tied", KINDS)
+def test_log_probabilities_entropies_and_gradients_equal_those_of_transformers(tmp_path, kind, tied):
+    path = tiny_model(tmp_path, kind, tied=tied)
+    rollout = make_rollout()
+    theirs = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+    ours = load_model(path, "cpu", torch.float32)
+    expected_logp, expected_entropy = reference(theirs, rollout)
+    packed = pack(rollout, [0, 1, 2])
+    logp, entropy = token_logprobs(ours, packed)
+    assert (logp - expected_logp).abs().max() < 1e-5
+    assert (entropy - expected_entropy).abs().max() < 1e-5
+
+    weight = torch.linspace(-1, 1, len(logp))
+    (logp * weight).sum().backward()
+    (expected_logp * weight).sum().backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        scale = expected[name].grad.abs().max().clamp(min=1e-3)
+        assert (parameter.grad - expected[name].grad).abs().max() / scale < 1e-5, name
+
+
+def test_a_sequence_that_sees_its_neighbour_fails_the_comparison(tmp_path):
+    """The wrong variant: without cu_seqlens the second sequence would attend to the first."""
+    path = tiny_model(tmp_path)
+    rollout = make_rollout()
+    expected, _ = reference(AutoModelForCausalLM.from_pretrained(path), rollout)
+    packed = pack(rollout, [0, 1, 2])
+    packed.cu_seqlens, packed.max_seqlen = packed.cu_seqlens[[0, -1]], packed.input_ids.shape[1]
+    logp, _ = token_logprobs(load_model(path, "cpu", torch.float32), packed)
+    assert (logp - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("max_tokens", [1, 150, 10_000])
+def test_micro_batches_and_packing_leave_result_and_gradient_alone(tmp_path, max_tokens):
+    path = tiny_model(tmp_path)
+    rollout = make_rollout(groups=5)
+    whole, split = load_model(path, "cpu", torch.float32), load_model(path, "cpu", torch.float32)
+    packed = pack(rollout, [0, 1, 2, 3, 4])
+    logp, _ = token_logprobs(whole, packed)
+    logp.sum().backward()
+    by_row = packed.sum(logp.detach())
+
+    plan = plan_microbatches(rollout, [True] * 5, max_tokens)
+    assert sum([groups for groups, _ in plan], []) == [0, 1, 2, 3, 4]
+    for groups, _ in plan:
+        packed = pack(rollout, groups)
+        logp, _ = token_logprobs(split, packed)
+        logp.sum().backward()
+        assert torch.allclose(packed.sum(logp.detach()), by_row[packed.rows], atol=1e-5)
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        assert (a.grad - b.grad).abs().max() <= 1e-5 * a.grad.abs().max()
+
+
+def test_micro_batches_keep_to_the_budget_and_groups_whole():
+    rollout = make_rollout(groups=6)
+    plan = plan_microbatches(rollout, [True] * 6, 200)
+    assert 1 < len(plan) < 6
+    for groups, learns in plan:
+        assert learns and (pack(rollout, groups).input_ids.shape[1] <= 200 or len(groups) == 1)
+
+
+def test_groups_that_teach_nothing_come_last_without_a_backward_pass_and_one_backward_pass_is_always_there():
+    rollout = make_rollout(groups=4)
+    plan = plan_microbatches(rollout, [False, True, False, True], 10_000)
+    assert plan == [([1, 3], True), ([0, 2], False)]
+    assert plan_microbatches(rollout, [False] * 4, 10_000) == [([], True), ([0, 1, 2, 3], False)]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chunk):
+    from common.logprob import _LogProbHead
+
+    torch.manual_seed(0)
+    hidden = torch.randn(20, 8, dtype=torch.float64).float().requires_grad_()
+    weight = torch.randn(11, 8).requires_grad_()
+    targets = torch.randint(11, (20,))
+    logp, entropy = _LogProbHead.apply(hidden, weight, targets, chunk)
+    log_probs = torch.log_softmax(hidden @ weight.T, -1)
+    assert torch.allclose(logp, log_probs[range(20), targets], atol=1e-6)
+    assert torch.allclose(entropy, -(log_probs.exp() * log_probs).sum(-1), atol=1e-5)
+    assert not entropy.requires_grad
+    g = torch.randn(20)
+    ours = torch.autograd.grad((logp * g).sum(), (hidden, weight))
+    theirs = torch.autograd.grad((log_probs[range(20), targets] * g).sum(), (hidden, weight))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_checkpointed_activations_change_nothing(tmp_path):
+    path = tiny_model(tmp_path)
+    packed = pack(make_rollout(), [0, 1, 2])
+    plain = load_model(path, "cpu", torch.float32)
+    saving = load_model(path, "cpu", torch.float32, checkpoint_activations=True)
+    for model in (plain, saving):
+        token_logprobs(model, packed)[0].sum().backward()
+    for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_path):
+    model = load_model(tiny_model(tmp_path), "cpu", torch.float32)
+    logp, _ = token_logprobs(model, pack(make_rollout(), []))
+    assert logp.shape == (0,)
+    logp.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name
+
+
+def test_sums_by_response_and_spreads_back():
+    rollout = make_rollout()
+    packed = pack(rollout, [2, 0])
+    lengths = torch.tensor([len(rollout.responses[row]) for row in packed.rows])
+    assert packed.rows == [6, 7, 8, 0, 1, 2]
+    assert torch.equal(packed.sum(torch.ones(int(lengths.sum()))), lengths.double())
+    assert torch.equal(packed.sum(packed.spread(torch.arange(6.0))), lengths * torch.arange(6.0).double())
+
+
+def test_packing_leaves_the_rollout_as_it_was():
+    rollout = make_rollout()
+    before = copy.deepcopy(rollout)
+    pack(rollout, [0, 1])
+    assert rollout == before
+
+
+def test_an_unchecked_architecture_is_refused_by_name(tmp_path):
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="gpt2"):
+        load_model(tmp_path, "cpu", torch.float32)
+
+
+# --- LoRA -------------------------------------------------------------------------------------------------------------
+
+
+def lora_model(path, noise=0.2):
+    torch.manual_seed(1)
+    policy = load_model(path, "cpu", torch.float32, lora_rank=2)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=noise)
+    return policy
+
+
+@pytest.mark.parametrize("kind,tied", KINDS)
+def test_merged_adapters_give_the_policy_and_switched_off_ones_the_base(tmp_path, kind, tied):
+    path = tiny_model(tmp_path, kind, tied=tied)
+    policy = lora_model(path)
+    packed = pack(make_rollout(), [0, 1, 2])
+    with torch.no_grad():
+        logp, _ = token_logprobs(policy, packed)
+        base_logp, _ = token_logprobs(load_model(path, "cpu", torch.float32, trainable=False), packed)
+        with policy.disable_adapter():
+            off, _ = token_logprobs(policy, packed)
+        merged = AutoModelForCausalLM.from_pretrained(path)
+        merged.load_state_dict(dict(weights(policy)), strict=True)
+        merged_logp, _ = reference(merged, make_rollout())
+    assert torch.equal(off, base_logp)
+    assert (merged_logp - logp).abs().max() < 1e-5
+    assert (logp - base_logp).abs().max() > 0.01
+
+
+def test_lora_trains_the_adapters_only(tmp_path):
+    policy = lora_model(tiny_model(tmp_path))
+    token_logprobs(policy, pack(make_rollout(), [0]))[0].sum().backward()
+    for name, parameter in policy.named_parameters():
+        assert ("lora_" in name) == parameter.requires_grad == (parameter.grad is not None), name
+
+
+def test_weights_carry_a_tied_head_under_both_names(tmp_path):
+    model = load_model(tiny_model(tmp_path), "cpu", torch.float32)
+    named = dict(weights(model))
+    assert torch.equal(named["lm_head.weight"], named["model.embed_tokens.weight"])
