@@ -29,7 +29,7 @@ from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
 from common.memory import check_memory
 from common.rollout import start_sampler
-from common.run import Metrics, Positive, Run, compute_dtype, parse, resolve_model, share_of, start_processes, stop_if_not_finite
+from common.run import Metrics, Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes, stop_if_not_finite
 
 RETURN_READS = {"r_task", "logp", "logp_base"}  # what `objective` uses
 
@@ -162,7 +162,7 @@ def main(args: Args) -> None:
             sampler.push(weights(policy))
         if step % args.eval_every == 0 or step == args.num_steps:
             with metrics.pause():
-                figures = validate(sampler, tokenizer, grader, *validation, args, step)
+                figures = validate(sampler, tokenizer, grader, *validation, args)
                 run.save(step, policy, optimizer, tokenizer, figures)
         if step == args.num_steps:
             run.log(step, figures)
@@ -235,4 +235,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Args))
+    start(main, Args)

@@ -1,7 +1,7 @@
 """Math problems, their prompts as token ids, and the order in which training sees them.
 
-A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, or the built-in miniature) or is a local .jsonl or .jsonl.gz file
-with "problem" and "answer" on every line, and "id", "level" and "subject" where there are any.
+A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, or the built-in miniature) or is a local
+.jsonl or .jsonl.gz file with "problem" and "answer" on every line, and "id", "level" and "subject" where there are any.
 """
 
 import gzip
@@ -26,8 +26,8 @@ DEEPSCALER_HELD_OUT = 500
 class Problem:
     """One problem with its reference answer (LaTeX, without the box).
 
-    `selections` says which choice of the best checkpoint it counts for when it validates: "authors" as the paper's authors chose, "honest" on
-    problems that are in no reported test set.
+    `selections` says which choice of the best checkpoint it counts for when it validates: "authors" as the paper's
+    authors chose, "honest" on problems that are in no reported test set.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Problem:
     selections: frozenset[str] = frozenset({"authors", "honest"})
 
 
-# ---------------------------------------------------------------------------------------------------------------- data sets
+# ------------------------------------------------------------------------------------------------------------ data sets
 
 
 def boxed_answer(row: dict) -> str | None:
@@ -47,7 +47,7 @@ def boxed_answer(row: dict) -> str | None:
     from common.grading import last_box
 
     answer = last_box(row["solution"])
-    return "0" if answer == "" else answer  # two training solutions end in an empty box; both count primes where there are none
+    return "0" if answer == "" else answer  # two training solutions end in an empty box, meaning "no primes"
 
 
 def hashes_answer(row: dict) -> str:
@@ -97,8 +97,8 @@ LOCAL_FILE = 'a local .jsonl or .jsonl.gz file with "problem" and "answer" on ev
 def load_problems(name: str) -> list[Problem]:
     """Gives the problems of a known data set or of a local file, in their own order, duplicates kept.
 
-    "deepscaler" leaves out rows without an answer and the rows that `validation_of` holds out. Raises ValueError, in one line, for an unknown
-    name, a hub that cannot be reached, or a file that is empty, broken or lacks a field.
+    "deepscaler" leaves out rows without an answer and the rows that `validation_of` holds out. Raises ValueError, in
+    one line, for an unknown name, a hub that cannot be reached, or a file that is empty, broken or lacks a field.
     """
     if name in TOY:
         from common.toy import toy_problems
@@ -132,9 +132,10 @@ def problems_from_hub(name: str) -> list[Problem]:
 
 
 def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
-    """Gives the problems of a hub data set from its rows; the id is the row's own (MATH-500) or the data set's name and the row's number from 0.
+    """Gives the problems of a hub data set from its rows; ids are the rows' own (MATH-500) or name and row from 0.
 
-    A row without an answer is left out of "deepscaler" (a known gap of that set) and raises ValueError in any other, as does a missing column.
+    A row without an answer is left out of "deepscaler" (a known gap of that set) and raises ValueError in any other, as
+    does a missing column.
     """
     source = HUB[name]
     problems = []
@@ -165,9 +166,10 @@ def problems_from_file(path: Path) -> list[Problem]:
 
 
 def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """Gives (line number from 1, row) of every line that is not blank; each row has a text or a number in each of `fields`.
+    """Gives (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
 
-    Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or holds nothing.
+    Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or
+    holds nothing.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -198,13 +200,13 @@ def level_of(value: object) -> int | None:
     return int(digits.group()) if digits else None
 
 
-# --------------------------------------------------------------------------------------------------------------- validation
+# ----------------------------------------------------------------------------------------------------------- validation
 
 
 def validation_of(name: str) -> list[Problem]:
     """Gives the problems on which training on the data set `name` is validated, with their `selections`.
 
-    "math": the 5,000 test problems as the paper's authors did; those of MATH-500, a reported set, count for "authors" only.
+    "math": the 5,000 test problems, as the authors did; those of MATH-500, a reported set, count for "authors" only.
     "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("honest").
     Raises ValueError for other data sets, which need --validation-dataset.
     """
@@ -213,7 +215,7 @@ def validation_of(name: str) -> list[Problem]:
         test = load_problems("math_test")
         missing = len(reported - {normal_text(p.problem) for p in test})
         if missing:  # they would count as honest unnoticed
-            raise ValueError(f"{missing} problems of math500 are not in math_test: the two sets are not from one edition")
+            raise ValueError(f"{missing} problems of math500 are not in math_test: the two are not of one edition")
         authors = frozenset({"authors"})
         return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
     if name == "deepscaler":
@@ -226,7 +228,16 @@ def validation_of(name: str) -> list[Problem]:
         return aime + [replace(p, selections=frozenset({"honest"})) for p in held_out]
     if name in ("toy", "toy_hard"):
         return load_problems(f"{name}_test")
-    raise ValueError(f"no validation problems are known for {name!r}: name a data set or file with --validation-dataset")
+    raise ValueError(f"no validation problems are known for {name!r}: name some with --validation-dataset")
+
+
+def load_validation(args) -> list[Problem]:
+    """Gives the validation problems of a training script's `args`: all, or `validation_size` of them drawn by the seed."""
+    problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
+    if not args.validation_size:
+        return problems
+    chosen = np.random.default_rng(args.seed).permutation(len(problems))[: args.validation_size]
+    return [problems[i] for i in sorted(chosen)]
 
 
 def normal_text(text: str) -> str:
@@ -235,7 +246,7 @@ def normal_text(text: str) -> str:
 
 
 def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Gives (training, held out). Held out are 500 problems whose text occurs once, the lowest by hash: the same ones in any order of the rows."""
+    """Gives (training, held out): the 500 held out occur once and have the lowest hashes, whatever the rows' order."""
     texts = [normal_text(p.problem) for p in problems]
     once = [text for text, count in Counter(texts).items() if count == 1]
     held_out = set(sorted(once, key=lambda text: hashlib.sha256(text.encode()).digest())[:DEEPSCALER_HELD_OUT])
@@ -243,11 +254,11 @@ def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Probl
     return training, [p for p, text in zip(problems, texts, strict=True) if text in held_out]
 
 
-# ------------------------------------------------------------------------------------------------------------------ prompts
+# -------------------------------------------------------------------------------------------------------------- prompts
 
 
 def prompt_file_of(name: str) -> Path:
-    """Gives the default prompt file of a data set: the bare problem for the miniature, which knows nothing else; boxed.txt for all others."""
+    """Gives the default prompt file of a data set: boxed.txt, or for the miniature, which knows no words, bare.txt."""
     return PROMPTS / ("bare.txt" if name in TOY else "boxed.txt")
 
 
@@ -263,8 +274,9 @@ def load_wording(prompt_file: str | Path) -> str:
 
 
 def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
-    """Gives the worked examples (problem, solution) of a .jsonl file; none for None. Raises ValueError as `read_jsonl` does."""
-    return [(row["problem"], row["solution"]) for _, row in read_jsonl(Path(path), ("problem", "solution"))] if path else []
+    """Gives the worked examples (problem, solution) of a .jsonl file, none for None. Raises as `read_jsonl` does."""
+    rows = read_jsonl(Path(path), ("problem", "solution")) if path else []
+    return [(row["problem"], row["solution"]) for _, row in rows]
 
 
 def render_prompts(
@@ -272,10 +284,10 @@ def render_prompts(
 ) -> list[list[int]]:
     """Gives the token ids of each problem's prompt, ready for a response to follow.
 
-    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat template; a tokenizer without
-    one gets the turns as plain text with a blank line between. BOS comes once: as the template writes it, or else where this tokenizer puts one
-    before any text. Templates that print a date (Llama 3) print the one of their release, so that prompts do not change from day to day.
-    Raises ValueError for a prompt or examples file that cannot be used.
+    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat
+    template; a tokenizer without one gets the turns as plain text with a blank line between. BOS comes once: as the
+    template writes it, or else if this tokenizer puts one before any text. Templates that print the day's date (Llama)
+    print a fixed one, so that prompts stay the same. Raises ValueError for a prompt or examples file of no use.
     """
     wording = load_wording(prompt_file)
     earlier = []
@@ -284,31 +296,38 @@ def render_prompts(
             {"role": "user", "content": wording.replace("{problem}", problem)},
             {"role": "assistant", "content": solution},
         ]
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
-    prompts = []
+    texts = []
     for problem in problems:
         turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
         if tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
-            )
+            template_options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"}
+            texts.append(tokenizer.apply_chat_template(turns, tokenize=False, **template_options))
         else:
-            text = "\n\n".join(turn["content"] for turn in turns)
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        prompts.append([bos, *ids] if adds_bos and ids[:1] != [bos] else ids)
-    return prompts
+            texts.append("\n\n".join(turn["content"] for turn in turns))
+    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
+    return [[bos, *ids] if adds_bos and ids[:1] != [bos] else ids for ids in prompts]
+
+
+def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem], list[list[int]]]:
+    """Gives the problems that fit the window of a training script's `args`, and their prompts as token ids."""
+    prompt_file = args.prompt_file or prompt_file_of(args.dataset)
+    return fit_window(
+        problems, render_prompts(tokenizer, problems, prompt_file, args.examples_file), args.max_total_tokens
+    )
 
 
 def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
     """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
-    return hashlib.sha256(json.dumps([load_wording(prompt_file), load_examples(examples_file)]).encode()).hexdigest()[:12]
+    content = json.dumps([load_wording(prompt_file), load_examples(examples_file)])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def fit_window(
     problems: list[Problem], prompts: list[list[int]], max_total_tokens: int
 ) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems and prompts that leave room for at least one response token in a window of `max_total_tokens`; prints the others' ids.
+    """Gives the problems and prompts that leave room for a response token in the window; prints the others' ids.
 
     Raises ValueError if none is left.
     """
@@ -317,26 +336,26 @@ def fit_window(
     if len(too_long) == len(problems):
         shortest = min(map(len, prompts), default=0)
         raise ValueError(
-            f"no prompt leaves room for a response in {max_total_tokens} tokens, the shortest of {len(problems)} has {shortest}: "
-            "raise --max-total-tokens"
+            f"no prompt leaves room for a response in {max_total_tokens} tokens, "
+            f"the shortest of {len(problems)} has {shortest}: raise --max-total-tokens"
         )
     if too_long:
         print(
-            f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response in {max_total_tokens} tokens: "
-            + ", ".join(too_long)
+            f"skipped {len(too_long)} of {len(problems)} problems, "
+            f"whose prompts leave no room for a response in {max_total_tokens} tokens: {', '.join(too_long)}"
         )
     keep = [i for i, fit in enumerate(fits) if fit]
     return [problems[i] for i in keep], [prompts[i] for i in keep]
 
 
-# ------------------------------------------------------------------------------------------------------------------ batches
+# -------------------------------------------------------------------------------------------------------------- batches
 
 
 def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> list[int]:
     """Gives the `batch_size` problem indices of training step `step` (from 0), a pure function of its arguments.
 
-    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is drawn from a shared
-    generator, so a resumed run and every process of a parallel one see the same batches.
+    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is
+    drawn from a shared generator, so a resumed run and every process of a parallel one see the same batches.
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {

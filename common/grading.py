@@ -1,14 +1,14 @@
 r"""Grading in worker processes, and the metrics made of verdicts.
 
 Every response gets two verdicts:
-- `authors`: math-verify over the whole response, no box needed, the gold answer wrapped in \boxed{}. This is the rule of
+- `authors`: math-verify over the whole response, no box needed, the gold answer wrapped in \boxed{}. The rule of
   NeMo RL's HFVerifyWorker, which the paper's runs used, with the same settings.
 - `strict`: the last box alone. It repairs what that rule gets wrong: e-notation (4.5e33 is read as 4.5 * e * 33), tiny
   values (compared after rounding to 6 decimals), several boxes, words (read as products of letters: east = seat).
 
 Responses are untrusted text, and sympy can hang or take all memory on them. So they are graded in worker processes with
-bounded memory, which the parent kills at a deadline. Text travels as lines of JSON, and none of it is evaluated as code:
-see `arithmetic_only`.
+bounded memory, which the parent kills at a deadline. Text travels as lines of JSON; none of it is evaluated as code
+(`arithmetic_only`).
 """
 
 import json
@@ -43,7 +43,7 @@ BOX = re.compile(
 
 
 def last_box(text: str) -> str | None:
-    r"""Gives the content of the last complete \boxed or \fbox, the innermost of nested ones, or None; linear in length."""
+    r"""Gives the content of the last complete \boxed or \fbox, of nested ones the inner, or None. Linear time."""
     last, opened = (-1, -1), []
     for token in BOX.finditer(text):
         if token[1]:
@@ -59,15 +59,19 @@ def last_box(text: str) -> str | None:
 
 # ---------------------------------------------------------------- the strict verdict
 
-TEXT = r"\\(?:text|textrm|textit|textbf|textnormal|mbox|mathrm|mathbf|rm)\s*\{([^{}]*)\}"
-AND_OR = re.compile(rf",?\s*{TEXT.replace('([^{}]*)', r'\s*(?:and|or)\s*')}|,?\s+(?:and|or)\s+")
+IN_TEXT = r"\\(?:text|textrm|textit|textbf|textnormal|mbox|mathrm|mathbf|rm)\s*"
+TEXT = IN_TEXT + r"\{([^{}]*)\}"
+AND_OR = re.compile(rf",?\s*{IN_TEXT}\{{\s*(?:and|or)\s*\}}|,?\s+(?:and|or)\s+")
 UNIT_NAME = (  # outside \text{} only these, lest 5x or 2k lose their letter
     r"(?:units?|cents?|dollars?|degrees?|percent|inch(?:es)?|feet|foot|ft|yards?|miles?|mph|met(?:er|re)s?|seconds?|minutes?"
     r"|hours?|hrs?|days?|weeks?|months?|years?|people|ways|[kcmnμ]?m|[km]?g|[mn]?s|[kMG]?Hz|k?J|[kMG]?eV|erg|K|k?W|m?V|m?A|N"
     r"|k?Pa|mol|M|L|\\AA|Å|AU|[kM]?pc|rad|radians?)"
 )
 POWER = r"(?:\s*\^\s*\{?-?\d\}?)?"
-UNIT = re.compile(rf"\s*(?:{TEXT}{POWER}|(?<=[\d}}\s]){UNIT_NAME}{POWER}(?:\s*/\s*{UNIT_NAME}{POWER})*)$")
+UNIT = re.compile(
+    rf"\s*(?:{TEXT}{POWER}|(?<=[\d}}\s]){UNIT_NAME}{POWER}(?:\s*/\s*{UNIT_NAME}{POWER})*"
+    r"|(?<=\d)_\{?\d+\}?)$"  # the base of a number: 52_8
+)
 DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 EXPONENT = r"(?:\{\s*([+-]?\d{1,3})\s*\}|([+-]?\d{1,3}))"
 SCIENTIFIC = re.compile(
@@ -84,11 +88,11 @@ UNICODE = str.maketrans(
 
 
 def clean(answer: str) -> str:
-    """Gives an answer without what carries no meaning: spacing, dollars, sizes of brackets, degree and percent signs."""
+    """Gives an answer without what has no meaning: spacing, dollars, sizes of brackets, degree and percent signs."""
     s = answer.translate(UNICODE)
     s = s.replace(r"\$", "").replace("$", "").replace(r",\!", "").replace("{,}", ",")
-    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|\\[!;:]", "", s)
-    s = re.sub(r"\\[, ]|~|\s+", " ", s)
+    s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|(?<!\\)\\[!;:]", "", s)
+    s = re.sub(r"(?<!\\)\\[, ]|~|\s+", " ", s)
     s = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\?%", "", s)
     s = AND_OR.sub(",", s)
     s = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", s)
@@ -102,16 +106,16 @@ def clean(answer: str) -> str:
 
 
 def split_unit(s: str) -> tuple[str, str]:
-    """Gives a cleaned answer without its unit, and the unit in one spelling (none for degrees, dollars and percent)."""
+    """Gives a cleaned answer without its unit or number base (52_8), and that in one spelling."""
     body, unit = s, ""
     while (found := UNIT.search(body)) and found.start() > 0:
         body, unit = body[: found.start()], found[0] + unit
-    unit = re.sub(r"[^a-z0-9/]", "", re.sub(TEXT, r"\1", unit).lower()).removesuffix("s")
-    return body.strip(), "" if unit in ("degree", "dollar", "percent") else unit
+    unit = re.sub(r"[^a-z0-9/]", "", re.sub(TEXT, r"\1", unit).lower())
+    return body.strip(), unit.removesuffix("s")
 
 
 def number(s: str) -> Fraction | None:
-    r"""Gives the exact value of a cleaned answer that is one number: 2,125, -.5, 4.5e33, 4.5 \times 10^{33}, 1\frac{4}{5}."""
+    r"""Gives the exact value of a cleaned answer if a number: 2,125, -.5, 4e33, 4.5 \times 10^{33}, 1\frac{4}{5}."""
 
     def value(digits: str) -> Fraction:
         return Fraction(re.sub("[, ]", "", digits).removesuffix("."))
@@ -135,7 +139,7 @@ def number(s: str) -> Fraction | None:
 def elements(s: str) -> tuple[str, list[str]]:
     r"""Gives the kind of a cleaned answer and its parts.
 
-    "()" "[]" "(]" "[)" for tuples and intervals; "set" for \{a, b\}, plain a, b and a \pm b; "" and one part for the rest.
+    "()" "[]" "(]" "[)" for tuples and intervals; "set" for \{a, b\}, plain a, b and a \pm b; "" and one part else.
     """
     plain = s.replace(r"\{", "⟨").replace(r"\}", "⟩")
     parts, depth, start, whole = [], 0, 0, plain[:1] in "([⟨" and plain[-1:] in ")]⟩"
@@ -152,13 +156,14 @@ def elements(s: str) -> tuple[str, list[str]]:
         return (inner_kind, parts) if len(parts) == 1 and kind != "set" else (kind, parts)
     parts = [p.replace("⟨", r"\{").replace("⟩", r"\}").strip() for p in parts]
     if r"\pm" in s:
-        both = [(p.replace(r"\pm", "+").replace(r"\mp", "-"), p.replace(r"\pm", "-").replace(r"\mp", "+")) for p in parts]
-        parts = list(dict.fromkeys(p for pair in both for p in pair))
+        signs = (("+", "-"), ("-", "+"))
+        parts = [p.replace(r"\pm", upper).replace(r"\mp", lower) for p in parts for upper, lower in signs]
+        parts = list(dict.fromkeys(parts))
     return ("set" if len(parts) > 1 else ""), parts
 
 
 def close(a: Fraction, gold: Fraction, tolerance: float) -> bool:
-    return a == gold or abs(a - gold) < Fraction(tolerance) * abs(gold)
+    return a == gold or abs(a - gold) < Fraction(str(tolerance)) * abs(gold)
 
 
 @lru_cache(4096)
@@ -174,8 +179,9 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
         a = left[2].strip()
     if right and (not left or left[1] == right[1]):
         g = right[2].strip()
-    if a.replace(" ", "") == g.replace(" ", ""):
-        return bool(a)
+    spelled_a, spelled_g = (re.sub(r"(?<!\d) | (?!\d)", "", s) for s in (a, g))  # 7 8 is not 78
+    if spelled_a == spelled_g:
+        return a != ""
     if word := re.fullmatch(TEXT, g):
         spelling = [re.sub(r"[^\w]", "", re.sub(TEXT, r"\1", w)) for w in (a, word[0])]
         return spelling[0] == spelling[1] or len(spelling[1]) > 1 and spelling[0].casefold() == spelling[1].casefold()
@@ -213,8 +219,8 @@ def same_expression(answer: str, gold: str, tolerance: float) -> bool:
     a, g = expressions[0][0], expressions[1][0]
     if all(isinstance(e, sympy.Expr) and e.is_number for e in (a, g)):
         x, y = sympy.N(a.doit(), 30), sympy.N(g.doit(), 30)
-        if y == 0:
-            return sympy.simplify(a) == 0
+        if y == 0 or not (y.is_finite and x.is_finite):
+            return bool(sympy.simplify(a - g) == 0) or x == y
         return bool(abs(x - y) <= max(tolerance, 1e-12) * abs(y))
     return verify(g, a)
 
@@ -242,14 +248,14 @@ def authors_verdict(text: str, gold: str) -> tuple[bool, str | None]:
 
     math-verify's own alarms (5 s to parse, 5 s to compare) are off: the parent's deadline stands in for them, since an
     alarm cannot interrupt a long operation inside C. The vote is theirs with its oddity: the extracted string if it is
-    spelled like the gold answer, else its first character alone (nemo_rl/environments/math_environment.py), so that wrong
-    answers pool and right ones in another spelling join them.
+    spelled like the gold answer, else its first character alone (nemo_rl/environments/math_environment.py), so that
+    wrong answers pool, and right ones in another spelling with them.
     """
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     golds = read_latex(gold)
     found = parse(text, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None)
-    printed_golds, printed = [str(e) for e in golds], [str(e) for e in found]  # too large to print raises: wrong, as there
+    printed_golds, printed = [str(e) for e in golds], [str(e) for e in found]  # raises, as there, if too large to print
     vote = next((p for p in printed if p.strip() in printed_golds), printed[0][:1] if printed else None)
     return verify(golds, found), vote
 
@@ -306,7 +312,7 @@ def worker(deadline: float, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     replies.write("{}\n")  # ready: the first deadline starts now
     replies.flush()
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         signal.alarm(int(deadline) + 10)  # ends this process if the parent is gone; its deadline comes first
         replies.write(json.dumps(answer_task(json.loads(line))) + "\n")
         replies.flush()
@@ -375,7 +381,7 @@ class Worker:
 class Grader:
     """Grades texts in worker processes.
 
-    Order is kept, and no text makes `grade` raise: what hangs a worker or kills it is marked in `Verdict.timed_out`, and a
+    Order is kept, and no text makes `grade` raise: what hangs a worker or kills is marked in `Verdict.timed_out`, and a
     fresh worker takes the next text.
 
     Args:
@@ -452,7 +458,7 @@ class Grader:
                     worker.received += chunk
                     if not chunk:
                         if not worker.ready:
-                            raise RuntimeError("A grading worker could not start: run `pip install -r requirements.txt`.")
+                            raise RuntimeError("A grading worker could not start: is math-verify installed?")
                         if worker.number is not None:
                             deaths[worker.number] += 1
                             if deaths[worker.number] < 2:  # perhaps not this text's fault
@@ -504,8 +510,8 @@ def subsets(n: int, k: int) -> np.ndarray:
 def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> float:
     """Gives the chance that a majority vote of k of the n responses is right.
 
-    All right responses are one class, wrong ones are classed by `classes` (None: no answer, which cannot win); a tie counts
-    as the chance to pick the right class among the leaders.
+    All right responses are one class, wrong ones are classed by `classes` (None: no answer, which cannot win); a tie
+    counts as the chance to pick the right class among the leaders.
     """
     labels = [-1 if r else c for r, c in zip(right, classes, strict=True)]
     names = [-1, *sorted({c for c in labels if c is not None and c >= 0})]
@@ -518,7 +524,7 @@ def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> fl
 def maj_strings(right: Sequence[bool], votes: Sequence[str | None], k: int) -> float:
     """Gives the majority vote of k of n as the authors' code takes it: on extracted strings (`Verdict.vote`).
 
-    No answer (None) is a string like any other. Of equal counts the first seen wins; it is right if its first response is.
+    No answer (None) is a string like any other. Of equal counts the first seen wins; it is right if its first one is.
     """
     wins = []
     for subset in subsets(len(votes), k).tolist():

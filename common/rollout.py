@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,12 @@ class Rollout:
         return tokenizer.batch_decode(kept, skip_special_tokens=True)
 
     def out_of_vocabulary(self, vocab_size: int) -> int:
-        """Gives the number of sampled tokens whose id is >= vocab_size: models pad their vocabulary beyond the tokenizer's."""
+        """Gives the number of sampled tokens with id >= vocab_size: models pad their vocabulary past the tokenizer."""
         return sum(token >= vocab_size for response in self.responses for token in response)
 
 
 def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
-    """Gives all ids that end a response, sorted: eos of the generation config (one id or several) and of the tokenizer."""
+    """Gives all ids that end a response, sorted: eos of the generation config (one or several) and of the tokenizer."""
     try:
         eos = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:  # no generation_config.json: transformers then takes the model's config
@@ -63,7 +64,8 @@ def start_sampler(
     model: str | Path,
     max_total_tokens: int,
     *,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
     stop_ids: Sequence[int] | None = None,
     max_num_seqs: int = 256,
     kv_cache_memory_bytes: int | None = None,
@@ -74,18 +76,21 @@ def start_sampler(
 
     kind: "vllm", "transformers", or "auto": vLLM on a GPU, else transformers
     max_total_tokens: the longest prompt + response that will be asked for
-    dtype: default bfloat16 on a GPU, float32 on a CPU
+    dtype, device: default bfloat16 on a GPU where there is one, float32 on a CPU
     stop_ids: default `stop_token_ids` of the model and its tokenizer
     max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
-    kv_cache_memory_bytes: room for keys and values; vLLM on a GPU takes gpu_memory_utilization of the card if it is None
+    kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: 1 GiB on a CPU, on a GPU what
+        gpu_memory_utilization leaves)
     engine_args: passed to vllm.LLM as they are
 
-    A torchrun program initialises its process group first and then starts one sampler on each rank.
+    A program with a process group initialises it first, then starts one sampler on each rank (vLLM makes a group of its
+    own where it finds none).
     Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
     """
     if kind not in ("auto", "vllm", "transformers"):
         raise ValueError(f'unknown sampler "{kind}": choose auto, vllm or transformers')
-    on_gpu = torch.cuda.is_available()
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu = device.type == "cuda"
     if kind == "auto":
         kind = "vllm" if on_gpu else "transformers"
     positions = AutoConfig.from_pretrained(model).max_position_embeddings
@@ -95,7 +100,7 @@ def start_sampler(
         stop_ids = stop_token_ids(model, AutoTokenizer.from_pretrained(model))
     shared = dict(dtype=dtype or ("bfloat16" if on_gpu else "float32"), kv_cache_memory_bytes=kv_cache_memory_bytes)
     if kind == "transformers":
-        return TransformersSampler(model, max_total_tokens, stop_ids, max_batch=max_num_seqs, **shared)
+        return TransformersSampler(model, max_total_tokens, stop_ids, device=device, max_batch=max_num_seqs, **shared)
     if importlib.util.find_spec("vllm") is None:
         raise RuntimeError("vLLM is not installed: pip install -r requirements.txt, or use --sampler transformers")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process, where tensors are passed
@@ -107,7 +112,7 @@ def start_sampler(
 
 
 def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
-    """Gives the number of response tokens that each prompt has room for; raises ValueError on what cannot be sampled."""
+    """Gives the number of response tokens that each prompt leaves room for; raises ValueError on a bad request."""
     if max_total_tokens > window:
         raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
     if temperature == 0 and n > 1:
@@ -115,7 +120,7 @@ def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: f
     for i, prompt in enumerate(prompts):
         if not 0 < len(prompt) < max_total_tokens:
             raise ValueError(
-                f"prompt {i} has {len(prompt)} tokens and the window {max_total_tokens}: drop it (fit_window) or widen the window"
+                f"prompt {i} has {len(prompt)} tokens, the window {max_total_tokens}: drop it (fit_window) or widen it"
             )
     return [max_total_tokens - len(prompt) for prompt in prompts]
 
@@ -144,7 +149,7 @@ def _rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]
 
 
 class KVCache:
-    """Keys and values of all layers in tensors made once, (rows, key heads, capacity, head dim); `length` columns are filled.
+    """Keys and values of all layers in tensors made once, (rows, key heads, capacity, head dim), filled up to `length`.
 
     The model only ever calls `update`, since masks and positions are handed to it: the rest of transformers' Cache is
     not needed.
@@ -210,12 +215,12 @@ class TransformersSampler:
         max_total_tokens: int,
         stop_ids: Sequence[int],
         *,
-        dtype: str = "float32",
-        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device = "cpu",
         max_batch: int = 256,
         kv_cache_memory_bytes: int | None = None,
     ):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device)
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="cache_attention")
         self.model.to(self.device).eval().requires_grad_(False)
         if "sliding_attention" in (getattr(self.model.config, "layer_types", None) or []):
@@ -258,7 +263,7 @@ class TransformersSampler:
         return _rollout(prompts, responses, sampler_logp, n, self.stop_ids)
 
     def _sample(self, prompts: list[list[int]], numbers: list[np.ndarray], temperature: float, fixed_length: bool):
-        """Samples one response a row, one token for each of its uniform numbers at most; gives tokens and log p (nats)."""
+        """Samples a response for each row, at most one token a uniform number; gives tokens and their log p (nats)."""
         device = self.device
         budget = torch.tensor([len(row) for row in numbers], device=device)
         steps = int(budget.max())
@@ -267,7 +272,7 @@ class TransformersSampler:
             row[: len(own)] = torch.from_numpy(own)
         uniforms = uniforms.to(device)
 
-        # Each different prompt runs once, padded on the left. Padding is known by its place: its id is a real token's too.
+        # Each different prompt runs once, padded on the left. Place tells padding: its id is that of a real token too.
         distinct = {tuple(prompt): None for prompt in prompts}
         place = {prompt: i for i, prompt in enumerate(distinct)}
         length = torch.tensor([len(prompt) for prompt in distinct], device=device)
@@ -335,7 +340,9 @@ class TransformersSampler:
         missing = set(state)
         for name, tensor in named_tensors:
             if name not in state or state[name].shape != tensor.shape:
-                raise ValueError(f"pushed {name} {tuple(tensor.shape)} is not in the sampler's model: push the model it loaded")
+                raise ValueError(
+                    f"{name} {tuple(tensor.shape)} does not fit the sampler: push the model it was started with"
+                )
             state[name].copy_(tensor)
             missing.discard(name)
         _raise_if_missing(missing)
@@ -346,11 +353,14 @@ class TransformersSampler:
     def wake(self) -> None:
         """Nothing to do."""
 
+    def close(self) -> None:
+        """Nothing to do."""
+
 
 def _raise_if_missing(names: set[str]) -> None:
     if names:
         shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
-        raise RuntimeError(f"the sampler is stale: {len(names)} tensors were not pushed ({shown}): push all, tied ones twice")
+        raise RuntimeError(f"the sampler is stale: {len(names)} tensors left out ({shown}): push all, tied ones twice")
 
 
 # ------------------------------------------------------------------------ vLLM
@@ -358,7 +368,7 @@ def _raise_if_missing(names: set[str]) -> None:
 
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeds the global generators, which the engine draws from and reseeds, and gives them back to the trainer as they were."""
+    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were."""
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         random.seed(seed)
@@ -374,11 +384,17 @@ def _own_randomness(seed: int) -> Iterator[None]:
 class VLLMSampler:
     """vLLM 0.26 to 0.33 in this process, one engine a rank, on a GPU or a CPU; `start_sampler` sets its environment.
 
-    The cycle on a GPU: generate, sleep (drops weights and cache), train, wake (or not), push, generate. On a CPU sleep and
-    wake do nothing. The arguments are those of `start_sampler`; `llm` is the engine, for what this class does not do.
+    The cycle on a GPU: generate, sleep (drops weights and cache), train, wake (or not), push, generate. On a CPU sleep
+    and wake do nothing. The arguments are those of `start_sampler`; `llm` is the engine.
     """
 
-    PROBES = ("model.embed_tokens.weight", "model.layers.0.self_attn.o_proj.weight", "model.norm.weight", "lm_head.weight")
+    # Compared after a push: embedding, a linear layer, the last norm, and the head, which may be a copy.
+    PROBES = (
+        "model.embed_tokens.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    )
 
     def __init__(
         self,
@@ -386,7 +402,7 @@ class VLLMSampler:
         max_total_tokens: int,
         stop_ids: Sequence[int],
         *,
-        dtype: str = "bfloat16",
+        dtype: str | torch.dtype = "bfloat16",
         max_num_seqs: int = 256,
         gpu_memory_utilization: float = 0.9,
         kv_cache_memory_bytes: int | None = None,
@@ -448,7 +464,7 @@ class VLLMSampler:
         temperature: float = 1.0,
         fixed_length: bool = False,
     ) -> Rollout:
-        """As TransformersSampler.generate, but that samples also depend on the batch, through the order of the engine's draws.
+        """As TransformersSampler.generate, but for the random numbers, which hang on the whole batch.
 
         The same call gives the same samples on a CPU; on a GPU as far as its kernels allow.
         """
@@ -469,11 +485,10 @@ class VLLMSampler:
         return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
 
     def push(self, named_tensors: NamedTensors) -> None:
-        """Loads (state-dict name, full tensor) pairs into the engine in one call, tied heads under both names, and wakes it.
+        """Loads (state-dict name, full tensor) pairs, tied heads under both names, into the engine and wakes it.
 
-        The pairs may be made one by one: each is let go when it has been copied.
-        Raises RuntimeError if a tensor is left out, or if afterwards the engine's embedding, head, first output projection
-        or last norm are not bit for bit what was pushed.
+        The pairs are read once, one by one: they may be gathered from shards on the way, but not into one buffer.
+        Raises RuntimeError if a tensor is left out, or if one of PROBES is not bit for bit in the engine afterwards.
         """
         missing, pushed = set(self.names), {}
 
@@ -490,9 +505,9 @@ class VLLMSampler:
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, now stale: push only while no request is running")
         _raise_if_missing(missing)
-        wrong = self.llm.apply_model(lambda engine: [name for name in pushed if not _holds(engine, name, pushed[name])])[0]
-        if wrong:
-            raise RuntimeError(f"the engine is stale: {wrong[0]} is not what was pushed: use --sampler transformers")
+        for name, columns in pushed.items():
+            if not self.llm.apply_model(partial(_holds, name=name, pushed=columns))[0]:
+                raise RuntimeError(f"the engine is stale: {name} is not what was pushed: use --sampler transformers")
         self._wake("kv_cache")
         self.stale = False
 
@@ -506,6 +521,10 @@ class VLLMSampler:
     def wake(self) -> None:
         """Takes memory for the weights again; `push` does so too, fills it, and wakes the cache."""
         self._wake("weights")
+
+    def close(self) -> None:
+        """Ends the engine. vLLM then destroys the process group, the trainer's too: close the sampler last."""
+        self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:
         if part in self.sleeping:
@@ -523,11 +542,10 @@ def _columns(weight: torch.Tensor) -> torch.Tensor:
 def _holds(engine: torch.nn.Module, name: str, pushed: torch.Tensor) -> bool:
     """Whether the engine computes with the weight of that name of which `pushed` are the `_columns`."""
     layer = engine.get_submodule(name.removesuffix(".weight"))
-    found = []
-    if layer.weight.numel() > 0:
-        found.append(_columns(layer.weight))
+    found = [_columns(layer.weight)] if layer.weight.numel() > 0 else []
     if hasattr(layer, "cpu_linear"):  # on a CPU vLLM computes with a packed copy: one-hot inputs read it out, exactly
         width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim
-        found.append(layer.cpu_linear(_columns(torch.eye(width, dtype=layer.weight.dtype)).T.contiguous(), layer.weight, None).T)
+        one_hot = _columns(torch.eye(width, dtype=layer.weight.dtype)).T.contiguous()
+        found.append(layer.cpu_linear(one_hot, layer.weight, None).T)
     # The engine pads its vocabulary with more rows.
     return all(torch.equal(weight[: len(pushed)], pushed.to(weight)) for weight in found)

@@ -16,11 +16,13 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +61,9 @@ METRICS = {
     "time/train": "seconds in log-probabilities, loss, backward and optimizer",
     "time/sync": "seconds waking the sampler and pushing weights",
     "time/step": "seconds of the whole step, validation and checkpoints left out",
-    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, and its standard error in _se",
-    "eval/<dataset>/response_length": "validation: mean response length, tokens, and its standard error in _se",
-    "eval/authors": "validation accuracy that the authors' selection goes by (recipe: MATH-500 is in it)",
+    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; every eval/ key has its standard error in `_se`",
+    "eval/<dataset>/response_length": "validation: mean response length, tokens",
+    "eval/authors": "validation accuracy that the authors' selection goes by (for math: MATH-500 is in it)",
     "eval/honest": "validation accuracy on problems that no reported set contains",
 }
 
@@ -267,7 +269,7 @@ class Run:
         """One line to metrics.jsonl, the same to TensorBoard, and a short one to the console."""
         if self.rank:
             return
-        unknown = [key for key in figures if key not in METRICS and not key.startswith("eval/")]
+        unknown = [key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS]
         if unknown:
             raise KeyError(f"{unknown} are logged but not described in common/run.py:METRICS; add a line for each.")
         with (self.folder / "metrics.jsonl").open("a") as file:
@@ -277,8 +279,8 @@ class Run:
         print(self._console_line(step, figures), flush=True)
 
     def _console_line(self, step: int, figures: dict[str, float]) -> str:
-        done = step + 1 - self.first_step
-        left = (time.time() - self.started) / max(done, 1) * (self.args.num_steps - step - 1)
+        done = step - self.first_step + 1
+        left = (time.time() - self.started) / done * (self.args.num_steps - step)
         short = {
             "return": "objective/return",
             "reward": "objective/task_reward",
@@ -290,7 +292,7 @@ class Run:
         }
         parts = [f"{name} {figures[key]:.4g}" for name, key in short.items() if key in figures]
         parts += [f"{key} {value:.4g}" for key, value in figures.items() if key.endswith("/pass_at_1")]
-        return f"step {step + 1}/{self.args.num_steps}  {'  '.join(parts)}  left {left / 60:.0f} min"
+        return f"step {step}/{self.args.num_steps}  {'  '.join(parts)}  left {left / 60:.1f} min"
 
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
         """Responses to read, of rank 0's first eight problems: samples/step_000100.jsonl, and two of them in TensorBoard."""
@@ -428,9 +430,22 @@ def resolve_model(name: str) -> str:
     return str(toy_path())
 
 
-def parse(args_class: type):
-    """The command line as an instance of a script's Args; a bad value ends the program with one line that says what to do."""
-    return tyro.cli(args_class)
+def parse(args_class: type, arguments: list[str] | None = None):
+    """The command line as an instance of a script's Args; a bad value ends the program with a line that says what to do."""
+    return tyro.cli(args_class, args=arguments)
+
+
+def start(main, args_class: type) -> None:
+    """Runs a script. What common/ refuses ends the program with one line and code 2; any other error keeps its traceback."""
+    args = parse(args_class)
+    try:
+        main(args)
+    except (ValueError, MemoryError, FloatingPointError, ImportError, RuntimeError) as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+        if raised_in.parent != Path(__file__).resolve().parent:
+            raise
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 def _positive(text: str) -> float:

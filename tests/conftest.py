@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = True, seed: int = 0, **changes) -> Path:
-    """A random model of two layers, peaked enough that its log-probabilities differ; saved as a Hugging Face folder."""
+    """A random model of two layers, peaked enough that its log-probabilities differ, with a tokenizer of single characters;
+    saved as a Hugging Face folder."""
     torch.manual_seed(seed)
     common = {
         "vocab_size": vocab,
@@ -43,6 +45,13 @@ def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = 
         ),
     }[kind]()
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789+-*/=(){}\\ \n.,:;?!ABCDEFGHIJKLMNOP"[: vocab - 2]
+    vocabulary = {"<pad>": 0, "<eos>": 1} | {c: i + 2 for i, c in enumerate(characters)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+    fast.chat_template = "{{ messages[-1]['content'] }}"
+    fast.save_pretrained(folder)
     return folder
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from conftest import ROOT, SHARED_DATA
+from conftest import SHARED_DATA
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -31,7 +32,8 @@ BOTH = frozenset({"authors", "honest"})
 
 
 def write_lines(path, *rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return str(path)
 
 
@@ -53,7 +55,7 @@ def math_row(text, solution="$\\boxed{1}$", level="Level 3"):
     return {"problem": text, "level": level, "type": "Algebra", "solution": solution}
 
 
-# ------------------------------------------------------------------------------------------------------- rows from the hub
+# ---------------------------------------------------------------------------------------------------- rows from the hub
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,8 @@ def test_columns_of_each_hub_set(hub, name, place, row, problem):
 
 def test_deepscaler_rows_without_an_answer_are_left_out_and_counted(hub, monkeypatch, capsys):
     monkeypatch.setattr(data, "DEEPSCALER_HELD_OUT", 0)
-    rows = [{"problem": f"p{i}", "answer": answer, "solution": ""} for i, answer in enumerate(["1", "", None, " ", "$2$"])]
+    answers = ["1", "", None, " ", "$2$"]
+    rows = [{"problem": f"p{i}", "answer": answer, "solution": ""} for i, answer in enumerate(answers)]
     hub["agentica-org/DeepScaleR-Preview-Dataset", None, "train"] = rows
     assert [(p.id, p.answer) for p in load_problems("deepscaler")] == [("deepscaler-0", "1"), ("deepscaler-4", "$2$")]
     assert "left out 3 of 5 rows" in capsys.readouterr().out
@@ -173,7 +176,7 @@ def test_the_miniature_has_its_number_of_operations_as_level():
         assert {(p.dataset, p.subject, p.selections) for p in problems} == {(name, None, BOTH)}
 
 
-# ------------------------------------------------------------------------------------------------------------- local files
+# ---------------------------------------------------------------------------------------------------------- local files
 
 
 def test_local_file_keeps_ids_duplicates_levels_and_numbers(tmp_path):
@@ -291,11 +294,12 @@ def test_last_box_of_every_math_solution_is_its_answer(name):
     assert [(p.answer, p.level) for p in problems] == [(row["answer"].strip(), row.get("level")) for row in rows]
 
 
-# -------------------------------------------------------------------------------------------------------------- validation
+# ----------------------------------------------------------------------------------------------------------- validation
 
 
 def test_math_validation_marks_math500_by_its_text_whatever_blanks_and_case(hub):
-    hub["DigitalLearningGmbH/MATH-lighteval", "default", "test"] = [math_row("Find  $X$ .\n"), math_row("b"), math_row("c")]
+    test = [math_row("Find  $X$ .\n"), math_row("b"), math_row("c")]
+    hub["DigitalLearningGmbH/MATH-lighteval", "default", "test"] = test
     hub["HuggingFaceH4/MATH-500", None, "test"] = [
         {"problem": " find $x$\n.", "answer": "1", "unique_id": "u1"},
         {"problem": "c", "answer": "1", "unique_id": "u2"},
@@ -325,8 +329,8 @@ def test_math_validation_of_the_real_sets_is_500_and_4500(hub):
 
 
 def test_deepscaler_validation_is_aime_16_times_and_rows_that_training_never_sees(hub, monkeypatch):
-    monkeypatch.setattr(data, "DEEPSCALER_HELD_OUT", 4)
-    texts = [f"problem {i}" for i in range(20)] + ["Problem  3", "problem 4"]  # 3 and 4 occur twice
+    monkeypatch.setattr(data, "DEEPSCALER_HELD_OUT", 19)
+    texts = [f"problem {i}" for i in range(20)] + ["Problem  3", "problem 4"]  # 18 occur once
     rows = [{"problem": text, "answer": "1", "solution": ""} for text in texts]
     hub["agentica-org/DeepScaleR-Preview-Dataset", None, "train"] = rows
     hub["HuggingFaceH4/aime_2024", None, "train"] = [{"problem": t, "answer": "033"} for t in "xy"]
@@ -337,9 +341,9 @@ def test_deepscaler_validation_is_aime_16_times_and_rows_that_training_never_see
         ("y", "33", frozenset({"authors"})): 16,
     }
     assert len({p.id for p in aime}) == 32
-    assert [p.selections for p in held_out] == [frozenset({"honest"})] * 4
-    assert len(training) == 18 and not {p.problem for p in training} & {p.problem for p in held_out}
-    assert not {"problem 3", "Problem  3", "problem 4"} & {p.problem for p in held_out}
+    assert [p.selections for p in held_out] == [frozenset({"honest"})] * 18
+    assert [p.problem for p in training] == ["problem 3", "problem 4", "Problem  3", "problem 4"]
+    assert not {p.problem for p in training} & {p.problem for p in held_out}
 
 
 def test_deepscaler_split_does_not_depend_on_the_order_of_the_rows():
@@ -367,7 +371,7 @@ def test_toy_validation_is_its_test_split_and_other_sets_need_the_option():
             validation_of(name)
 
 
-# ----------------------------------------------------------------------------------------------------------------- prompts
+# -------------------------------------------------------------------------------------------------------------- prompts
 
 CHATML = (
     "{% for m in messages %}<s:{{ m.role }}>{{ m.content }}</s>{% endfor %}"
@@ -416,11 +420,13 @@ def test_prompt_is_one_user_turn_and_the_start_of_the_answer(tmp_path):
 def test_braces_and_placeholders_in_problems_are_left_alone(tmp_path):
     tokenizer = make_tokenizer(CHATML, has_bos=False)
     for text in ("$\\{x\\}$ and {0} {name} {{y}}", "what is {problem}?", "%s \\1 $1"):
-        assert render(tokenizer, text, tmp_path, r"\boxed{} {0} {problem}") == f"<s:user>\\boxed{{}} {{0}} {text}</s><s:assistant>"
+        prompt = render(tokenizer, text, tmp_path, r"\boxed{} {0} {problem}")
+        assert prompt == r"<s:user>\boxed{} {0} " + text + "</s><s:assistant>"
 
 
 def test_worked_examples_are_earlier_turns_in_the_same_wording(tmp_path):
-    examples = write_lines(tmp_path / "two.jsonl", {"problem": "{a}", "solution": "A"}, {"problem": "b", "solution": "B"})
+    shots = {"problem": "{a}", "solution": "A"}, {"problem": "b", "solution": "B"}
+    examples = write_lines(tmp_path / "two.jsonl", *shots)
     assert render(make_tokenizer(CHATML, has_bos=False), "c", tmp_path, examples=examples) == (
         "<s:user>Q: {a}</s><s:assistant>A</s><s:user>Q: b</s><s:assistant>B</s><s:user>Q: c</s><s:assistant>"
     )
@@ -490,7 +496,7 @@ def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):
         fit_window(problems, prompts, 2)
 
 
-# ----------------------------------------------------------------------------------------------------------------- batches
+# -------------------------------------------------------------------------------------------------------------- batches
 
 
 @pytest.mark.parametrize(("num_problems", "batch_size"), [(10, 5), (10, 4), (7, 3), (3, 8), (1, 2)])
@@ -502,8 +508,6 @@ def test_every_problem_occurs_once_an_epoch(num_problems, batch_size):
 
 
 def test_batches_are_a_pure_function_of_seed_and_step():
-    import numpy as np
-
     def stream(seed, steps):
         return {step: batch_indices(100, 8, seed, step) for step in steps}
 
@@ -515,11 +519,5 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     orders = [[i for step in range(25) for i in batch_indices(100, 4, 0, 25 * epoch + step)] for epoch in range(4)]
     assert len({tuple(order) for order in orders}) == 4  # every epoch has an order of its own
     assert list(range(100)) not in orders
-    assert batch_indices(5, 5, 42, 0) == FIRST_EPOCH  # the same on every machine and in every version
-
-
-FIRST_EPOCH = [0, 1, 2, 3, 4]
-
-
-def test_the_repository_holds_no_data_set():
-    assert not [p for p in ROOT.glob("common/**/*.jsonl*") if p.name != "two_shot.jsonl"]
+    assert batch_indices(5, 5, 42, 0) == [4, 2, 3, 1, 0]  # the same on every machine
+    assert batch_indices(7, 4, 42, 3) == [3, 5, 5, 0]  # two of one epoch, then two of the next

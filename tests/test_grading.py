@@ -1,0 +1,443 @@
+"""Extraction, the two verdicts, and the worker processes."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common import grading
+from common.grading import Grader, last_box, same_answer
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass
+class Gold:
+    answer: str
+    dataset: str = "math500"
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(num_workers=1, deadline=5.0) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"so \boxed{7}", "7"),
+        (r"\boxed{\frac{1}{2}} in all", r"\frac{1}{2}"),
+        (r"\boxed{\{1, \{2\}\}}", r"\{1, \{2\}\}"),
+        (r"\boxed{1} no, \boxed{2}", "2"),
+        (r"\boxed 5", "5"),
+        (r"\boxed 42.", "42."),
+        (r"$\boxed 5$", "5"),
+        (r"\boxed \frac{1}{2}", r"\frac{1}{2}"),
+        (r"\fbox{9}", "9"),
+        (r"\fbox{1} \boxed{2}", "2"),
+        (r"\boxed {3}", "3"),
+        (r"\\boxed{3}", "3"),
+        (r"\boxed{\boxed{4}}", "4"),
+        (r"\boxed{\text{a } \fbox{4}}", "4"),
+        (r"} } \boxed{5}", "5"),
+        (r"{ { \boxed{5}", "5"),
+        (r"\boxed{5} then \boxed{6", "5"),
+        (r"\boxed{5 \} and \boxed{6", None),
+        (r"\boxed{5", None),
+        ("boxed{5}", None),
+        (r"\boxedx{5}", None),
+        ("no box: 5", None),
+        ("", None),
+        (r"\boxed{}", ""),
+        ("\\boxed{1\n2}", "1\n2"),
+    ],
+)
+def test_last_box(text, box):
+    assert last_box(text) == box
+
+
+def test_last_box_takes_linear_time_on_nested_and_unclosed_boxes():
+    opened = r"\boxed{" * 100_000  # in quadratic time: minutes
+    assert last_box(opened) is None
+    assert last_box(opened + "}" * 100_000) == ""
+    assert last_box("{" * 100_000 + r"\boxed{1}") == "1"
+    assert last_box("\\" * 100_000) is None
+
+
+# Answer, gold, strict verdict. What a mathematician would say, written before the grader was run on it.
+TABLE = [
+    # numbers
+    ("7", "7", True),
+    ("7.0", "7", True),
+    ("007", "7", True),
+    ("+7", "7", True),
+    ("-7", "7", False),
+    ("− 7", "-7", True),
+    ("8", "7", False),
+    ("2,125", "2125", True),
+    ("2125", "2,125", True),
+    (r"10,\!080", "10080", True),
+    (r"11,\! 111,\! 111,\! 100", "11111111100", True),
+    ("32{,}348", r"\$32,\!348", True),
+    ("2.125", "2,125", False),
+    ("18.9", r"\$18.90", True),
+    (r"\$18.90", "18.9", True),
+    (".35625", "0.35625", True),
+    (".5", r"\frac12", True),
+    (r"\frac{1}{2}", "0.5", True),
+    ("1/2", r"\frac{1}{2}", True),
+    (r"\dfrac{3}{6}", r"\frac12", True),
+    (r"\frac{1}{3}", r"\frac{1}{2}", False),
+    ("0.333", r"\frac13", False),
+    ("0.3333333333", r"\frac13", False),
+    (r"-\frac{35}{9}", r"\frac{-35}{9}", True),
+    (r"\frac9{19}", "9/19", True),
+    (r"1\frac{4}{5}", "1.8", True),
+    (r"1\frac{4}{5}", r"\frac{9}{5}", True),
+    (r"1\frac{4}{5}", r"\frac{4}{5}", False),
+    (r"-1\frac12", "-1.5", True),
+    ("137 1/2", r"137 \frac{1}{2}", True),
+    ("0.0000672", ".0000672", True),
+    ("0.0000671", ".0000672", False),
+    (r"6.72 \times 10^{-5}", ".0000672", True),
+    (r"6.72e-5", ".0000672", True),
+    (r"6.72 \cdot 10^{-6}", ".0000672", False),
+    ("10^6", "1000000", True),
+    ("1e6", "10^{6}", True),
+    (r"2^{25} \cdot 26!", r"26! \cdot 2^{25}", True),
+    (r"2^{24} \cdot 26!", r"2^{25} \cdot 26!", False),
+    ("2^{10}", "1024", True),
+    # units and signs
+    ("90", r"90^\circ", True),
+    (r"90^{\circ}", "90", True),
+    ("90°", r"90^\circ", True),
+    (r"90 \text{ degrees}", r"90^\circ", True),
+    (r"\frac{270}{7}", r"\frac{270}7\text{ degrees}", True),
+    ("80", r"90^\circ", False),
+    ("10", r"10\%", True),
+    (r"10\%", "10", True),
+    ("5.4", r"5.4 \text{ cents}", True),
+    (r"5.4 \text{ cent}", r"5.4 \text{ cents}", True),
+    (r"5.4 \text{ dollars}", r"5.4 \text{ cents}", False),
+    ("5.4 cents", r"5.4 \text{ cents}", True),
+    (r"15", r"15\mbox{ cm}^2", True),
+    (r"15 \text{ cm}^2", r"15\mbox{ cm}^2", True),
+    (r"15 \text{ cm}^3", r"15\mbox{ cm}^2", False),
+    (r"864", r"864 \mbox{ inches}^2", True),
+    (r"9\pi \text{ cm}", r"9\pi", True),
+    ("5x", "5", False),
+    ("2k", "2", False),
+    ("2k", "2k", True),
+    # expressions
+    (r"\sqrt{51}", r"\sqrt{51}", True),
+    (r"2\sqrt{13}", r"\sqrt{52}", True),
+    (r"7.141428", r"\sqrt{51}", False),
+    (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", True),
+    (r"\sqrt{3}/3", r"\frac{\sqrt{3}}{3}", True),
+    (r"288\pi", r"\pi \cdot 288", True),
+    ("288π", r"288 \pi", True),
+    (r"\frac{20000}{\pi}", r"\frac{20000}{\pi}", True),
+    ("6366.2", r"\frac{20000}{\pi}", False),
+    (r"6 - 5i", r"-5i + 6", True),
+    (r"6 + 5i", r"6 - 5i", False),
+    (r"(a+5)(b+2)", r"ab + 2a + 5b + 10", True),
+    (r"(a+5)(b+3)", r"(a+5)(b+2)", False),
+    (r"p-q", r"q-p", False),
+    (r"x^2+1", r"1+x^2", True),
+    (r"x^2-1", r"1+x^2", False),
+    (r"\cot x", r"\frac{\cos x}{\sin x}", True),
+    ("5", "x=5", True),
+    ("x=5", "5", True),
+    ("x=5", "x=5.0", True),
+    ("y=5", "x=5", False),
+    ("2x+3", "y = 2x + 3", True),
+    (r"[-2,7]", r"x \in [-2,7]", True),
+    # tuples, intervals, sets, lists
+    ("(3,4)", "(3,4)", True),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)", True),
+    ("(4,3)", "(3,4)", False),
+    ("(3,4]", "(3,4)", False),
+    ("(3,4]", "(3,4]", True),
+    ("[3,4]", "(3,4]", False),
+    (r"(-\infty, 0]", r"(-\infty,0]", True),
+    (r"(-\infty, 1]", r"(-\infty,0]", False),
+    (r"(2,\infty)", r"(2, +\infty)", True),
+    (r"(3,\infty) \cup (-\infty,2)", r"(-\infty, 2) \cup (3, \infty)", True),
+    (r"(3,\infty) \cup (-\infty,1)", r"(-\infty, 2) \cup (3, \infty)", False),
+    ("1, -2", "-2,1", True),
+    (r"1 \text{ and } -2", "-2,1", True),
+    ("1 or -2", "-2,1", True),
+    ("1, -2, 3", "-2,1", False),
+    ("1, 1", "-2,1", False),
+    ("3, 5, and 7", "3, 5, 7", True),
+    (r"\{3, 5, 7\}", "7, 5, 3", True),
+    (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}", True),
+    (r"\frac{-1\pm\sqrt{17}}{2}", r"\frac{-1+\sqrt{17}}{2}, \frac{-1-\sqrt{17}}{2}", True),
+    (r"1 + \sqrt{19}", r"1 \pm \sqrt{19}", False),
+    (r"\{1\pm\sqrt{5},-2\}", r"-2, 1+\sqrt5, 1-\sqrt5", True),
+    ("(1e-9, 2)", "(1e-8, 2)", False),
+    (r"\begin{pmatrix} -2 \\ -14 \end{pmatrix}", r"\begin{pmatrix} -2 \\ -14 \end{pmatrix}", True),
+    (r"\begin{pmatrix} -2 \\ 14 \end{pmatrix}", r"\begin{pmatrix} -2 \\ -14 \end{pmatrix}", False),
+    (r"\begin{pmatrix} 0.2 \\ -3.6 \end{pmatrix}", r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", True),
+    # words, letters, bases
+    ("Evelyn", r"\text{Evelyn}", True),
+    (r"\text{evelyn}", r"\text{Evelyn}", True),
+    (r"\textbf{Evelyn}.", r"\text{Evelyn}", True),
+    ("Angela", r"\text{Evelyn}", False),
+    ("C", r"\text{(C)}", True),
+    ("(C)", r"\text{(C)}", True),
+    ("B", r"\text{(C)}", False),
+    ("seat", r"\text{east}", False),
+    ("52_{8}", "52_8", True),
+    ("52_9", "52_8", False),
+    ("MR = SRMC", "MR=SRMC", True),
+    ("SRMC=MR", "MR=SRMC", True),
+    ("", "0", False),
+    ("$7$", "7", True),
+    ("7.", "7", True),
+    ("7 8", "78", False),
+    ("none", "0", False),
+]
+
+
+@pytest.mark.parametrize(("answer", "gold", "right"), TABLE)
+def test_strict_verdict_agrees_with_a_mathematician(answer, gold, right):
+    assert same_answer(answer, gold) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("9.59", "9.6", True),
+        ("9.4", "9.6", False),
+        ("101", "100", False),
+        (r"4.5 \times 10^{33}", "4.5e33", True),
+        (r"4.52 \times 10^{33} \text{ erg/s}", "4.5e33", True),
+        (r"4.5 \times 10^{33} \, \mathrm{erg} \, \mathrm{s}^{-1}", "4.5e33", True),
+        (r"4.5 \times 10^{32}", "4.5e33", False),
+        ("4.5e+33", "4.5e33", True),
+        ("4.5E33", r"4.5 \times 10^{33}", True),
+        (r"2.88 \times 10^{-20}", "2.88e-19", False),
+        ("0", "2.88e-19", False),
+        (r"\arcsin(10/13)", "np.arcsin(10/13)", True),
+        (r"\sin^{-1}\left(\frac{10}{13}\right)", "np.arcsin(10/13)", True),
+        ("0.878", "np.arcsin(10/13)", True),
+        ("0.778", "np.arcsin(10/13)", False),
+        (r"-\frac{1}{3}", "-1./3", True),
+        ("-1.5", "-3./2", True),
+        ("2", "+2", True),
+        (r"\frac{1}{2a}(e^{at} - e^{-at})", r"\frac{1}{2a}(\exp{a*t} - \exp{-a*t})", True),
+        ("E_1, E_2", "E_{1},E_{2}", True),
+        ("1.57", r"\frac{\pi}{2}", True),
+        ("1.6 cm", "1.6", True),
+        (r"9.6 \AA", "9.6", True),
+        ("3e8 m/s", "3e8", True),
+        (r"7.6 Z", "7.6 Z", True),
+        (r"2.2 \tau", r"2.2\tau", True),
+    ],
+)
+def test_minerva_numbers_have_a_relative_tolerance(answer, gold, right):
+    assert same_answer(answer, gold, 1e-2) is right
+
+
+def test_all_e_notation_golds_of_minerva_are_right_both_ways_and_no_factor_of_ten_is():
+    if not DATA.exists():
+        pytest.skip("needs ../shared/data")
+    golds = [json.loads(line)["answer"] for line in (DATA / "minerva_math.jsonl").open()]
+    golds = [g for g in golds if grading.re.fullmatch(r"[\d.]+e-?\d+", g)]
+    assert len(golds) == 58
+    for gold in golds:
+        mantissa, exponent = gold.split("e")
+        assert same_answer(rf"{mantissa} \times 10^{{{exponent}}}", gold, 1e-2)
+        assert same_answer(gold, rf"{mantissa} \times 10^{{{exponent}}}", 1e-2)
+        assert same_answer(gold, gold, 1e-2)
+        for off in (int(exponent) - 1, int(exponent) + 1):
+            assert not same_answer(rf"{mantissa} \times 10^{{{off}}}", gold, 1e-2)
+
+
+# Response, gold, authors' verdict, strict verdict: how the two differ.
+RESPONSES = [
+    (r"So $x=3$ and $\boxed{7}$.", "7", True, True),
+    ("So the answer is 42.", "42", True, False),  # no box
+    (r"\boxed{3} and then \boxed{4}", "4", False, True),  # several boxes are one set
+    (r"\boxed{4.5 \times 10^{33}}", "4.5e33", False, True),
+    (r"\boxed{4.5e33}", "4.5e33", True, True),
+    (r"\boxed{2.88 \times 10^{-20}}", r"2.88 \times 10^{-19}", True, False),  # both round to 0
+    (r"\boxed{\text{seat}}", r"\text{east}", False, False),
+    (r"\boxed{0.333333}", r"\frac13", True, False),
+    (r"\boxed{8}", "7", False, False),
+    (r"\boxed{7", "7", False, False),
+    (r"It is \boxed{\text{set 7}} = 7", "7", False, False),
+    ("so 1b*7=7\n\\boxed{7}", "7", True, True),
+    ("", "7", False, False),
+]
+
+
+def test_both_verdicts_and_their_differences(grader):
+    verdicts = grader.grade([t for t, *_ in RESPONSES], [Gold(g) for _, g, *_ in RESPONSES])
+    assert [(v.authors, v.strict) for v in verdicts] == [(a, s) for *_, a, s in RESPONSES]
+    assert verdicts[0].answer == "7" and verdicts[1].answer is None
+    assert not any(v.timed_out for v in verdicts)
+
+
+def test_the_authors_verdict_is_that_of_math_verify_as_nemo_rl_calls_it(grader):
+    """On MATH solutions against their own and the next problem's answer, math_metric's score is ours."""
+    if not DATA.exists():
+        pytest.skip("needs ../shared/data")
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+    from math_verify.metric import math_metric
+
+    metric = math_metric((LatexExtractionConfig(),), (ExprExtractionConfig(), LatexExtractionConfig()))
+    with gzip.open(DATA / "math_train.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(60), strict=False)]
+    texts = [r["solution"] for r in rows] * 2 + [r["solution"].replace("boxed", "") for r in rows]
+    golds = [r["answer"] for r in rows] + [r["answer"] for r in rows[1:] + rows[:1]] + [r["answer"] for r in rows]
+
+    def score(text, gold):
+        try:
+            return metric([rf"\boxed{{{gold}}}"], [text])[0] == 1.0
+        except Exception:
+            return False
+
+    verdicts = [v.authors for v in grader.grade(texts, [Gold(g) for g in golds])]
+    assert verdicts == [score(t, g) for t, g in zip(texts, golds, strict=True)]
+    assert sum(verdicts[:60]) >= 59 and sum(verdicts[60:120]) < 10
+
+
+def test_the_vote_is_the_authors_string(grader):
+    texts = [r"\boxed{7}", r"\boxed{12}", r"\boxed{2\sqrt{13}}", "nothing"]
+    votes = [v.vote for v in grader.grade(texts, [Gold("7"), Gold("7"), Gold(r"\sqrt{52}"), Gold("7")])]
+    assert votes == ["7", "1", "2", None]  # a wrong answer, and a right one in another spelling: the first character
+
+
+def test_equal_answers_share_a_class_and_no_answer_has_none(grader):
+    answers = [["1/2", "7", "0.5", None, r"\frac{2}{4}", "7.0", "8"], [], [None, None], ["x"]]
+    classes = grader.equivalence_classes(answers, [Gold("3")] * 4)
+    assert classes == [[0, 1, 0, None, 0, 1, 2], [], [None, None], [0]]
+
+
+HANGING = r"\boxed{9^{9^{9^{9}}} + x}"
+
+
+def test_a_hanging_text_is_cut_and_the_others_keep_their_order_and_verdict():
+    texts = [rf"\boxed{{{i}}}" for i in range(20)]
+    texts[3] = texts[11] = HANGING
+    with Grader(num_workers=2, deadline=1.0) as grader:
+        verdicts = grader.grade(texts, [Gold(str(i)) for i in range(20)])
+        again = grader.grade([r"\boxed{5}"] * 3, [Gold("5")] * 3)
+    assert [i for i, v in enumerate(verdicts) if v.timed_out] == [3, 11]
+    assert [v.strict for v in verdicts] == [v.authors for v in verdicts] == [i not in (3, 11) for i in range(20)]
+    assert [v.answer for v in verdicts][:4] == ["0", "1", "2", HANGING[7:-1]]
+    assert all(v.strict for v in again)
+
+
+def test_classes_of_hanging_answers_are_by_spelling():
+    with Grader(num_workers=1, deadline=1.0) as grader:
+        answers = ["9^{9^{9^{9}}}+x", "9^{9^{9^{9}}}+y", "9^{9^{9^{9}}}+x"]
+        assert grader.equivalence_classes([answers], [Gold("3")]) == [[0, 1, 0]]
+
+
+def test_a_killed_worker_is_replaced_and_its_text_tried_again(grader):
+    grader.grade([r"\boxed{1}"], [Gold("1")])
+    os.kill(grader.workers[0].process.pid, signal.SIGKILL)  # idle
+    assert grader.grade([r"\boxed{2}"], [Gold("2")])[0].strict
+
+    with Grader(num_workers=1, deadline=1.0) as other:
+        other.grade(["warm"], [Gold("1")])
+        threading.Timer(0.3, os.kill, (other.workers[0].process.pid, signal.SIGKILL)).start()  # busy
+        hanging, after = other.grade([HANGING, r"\boxed{2}"], [Gold("1"), Gold("2")])
+    assert hanging.timed_out and after.strict and not after.timed_out
+
+
+def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded():
+    with Grader(num_workers=1, deadline=20.0, memory_gb=0.3) as grader:
+        big, small = grader.grade(["7" * 60_000_000, r"\boxed{2}"], [Gold("1"), Gold("2")])
+    assert big.timed_out and small.strict
+
+
+def test_a_worker_knows_no_torch():
+    code = "import sys, common.grading as g; g.prepare_math_verify(); print({'torch', 'datasets'} & set(sys.modules))"
+    root = Path(grading.__file__).parents[1]
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) == "set()\n"
+
+
+CODE = "__import__('os').system('touch MARK')"
+HOSTILE = [
+    "",
+    "\x00",
+    "\ud800 \\boxed{\udfff}",
+    "\u202e\\boxed{7}\u202c",
+    r"\boxed{" * 1000,
+    r"\boxed{" + "{" * 5000 + "7" + "}" * 5000 + "}",
+    r"\boxed{" + r"\frac{1}{" * 50 + "2" + "}" * 50 + "}",
+    r"\boxed{" + r"\sqrt{" * 50 + "2" + "}" * 50 + "}",
+    r"\boxed{" + "9" * 5000 + "}",
+    r"\boxed{1e9999}",
+    r"\boxed{10^{999999999}}",
+    r"\boxed{1/0}",
+    r"\boxed{\frac{0}{0}}",
+    r"\boxed{\infty - \infty}",
+    r"\boxed{" + "(" * 100 + "}",
+    r"\boxed{" + "1," * 300 + "1}",
+    r"\boxed{" + "x+" * 300 + "x}",
+    r"\boxed{\begin{pmatrix}" + "1&" * 500 + r"1\end{pmatrix}}",
+    r"\boxed{\text{" + "a" * 10_000 + "}}",
+    r"\boxed{" + "$" * 1000 + "}",
+    r"\boxed{\def\x{\x\x}\x}",
+    r"\boxed{\input{/etc/passwd}}",
+    "$" * 3001,
+    "answer: " * 500,
+    "1 2 3 " * 500,
+    r"\[ \boxed{1} \]" * 100,
+    "\n" * 5000 + r"\boxed{7}",
+    r"\boxed{" + CODE + "}",
+    r"\boxed{\text{" + CODE + "}}",
+    "The final answer is " + CODE + ". I hope it is correct.",
+    r"\boxed{(lambda: " + CODE + ")()}",
+    r"\boxed{x.__class__.__mro__}",
+    "= 1.__class__(2)",
+    "= 1+open('MARK','w').write('1')",
+    r"\boxed{\int " + CODE + " dx}",
+    r"\boxed{f'{{" + CODE + "}}'}",
+    r"\boxed{\operatorname{exec}(" + CODE + ")}",
+    "answer is 9**9**9**9",
+    r"\boxed{((((1000000!)!)!)!)}",
+]  # fmt: skip
+
+
+def test_hostile_text_neither_raises_nor_runs_nor_disturbs_its_neighbours(tmp_path):
+    mark = tmp_path / "ran"
+    texts = []
+    for text in HOSTILE:
+        texts += [text.replace("MARK", str(mark)), r"\boxed{7}"]
+    with Grader(num_workers=2, deadline=1.0) as grader:
+        verdicts = grader.grade(texts, [Gold("7")] * len(texts))
+        code = [text for text in texts if str(mark) in text]
+        gold_side = grader.grade([r"\boxed{7}"] * len(code), [Gold(text) for text in code])
+    assert all(v.strict and v.authors for v in verdicts[1::2])
+    right = [HOSTILE[i] for i, v in enumerate(verdicts[::2]) if v.strict]
+    assert right == ["\u202e\\boxed{7}\u202c", "\n" * 5000 + r"\boxed{7}"]
+    assert len(code) == 8 and not any(v.strict or v.authors for v in gold_side) and not mark.exists()
+
+
+def test_only_arithmetic_reaches_evaluation():
+    calls = []
+    guarded = grading.arithmetic_only(lambda s, **_: calls.append(s))
+    guarded("-(1+2)*3 **4/5.0")
+    for text in ("x+1", "__import__('os')", "1 if 1 else 2", "lambda: 1", "1;2", "[1]", "'a'", "1_0"):
+        with pytest.raises(ValueError):
+            guarded(text)
+    assert calls == ["-(1+2)*3 **4/5.0"]
+
+
+def test_no_worker_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="--num-grading-workers"):
+        Grader(num_workers=0)

@@ -1,0 +1,71 @@
+"""Two processes do what one does: the same recorded responses, very unequal lengths per rank, real rloo_tilted.main, gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, tiny_model
+
+WORKER = Path(__file__).with_name("parallel_worker.py")
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallel")
+    tiny_model(folder / "model", tied=True)
+    problems = [{"id": f"p-{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(8)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
+    (folder / "bare.txt").write_text("{problem}")
+    return folder
+
+
+def run(folder: Path, processes: int, variant: str = "", *extra: str) -> dict:
+    out = folder / f"{processes}{variant.replace(' ', '_')}{''.join(extra)}.pt"
+    arguments = f"""--alpha 2 --beta 0.1 --model {folder / "model"} --dataset {folder / "problems.jsonl"}
+        --validation-dataset {folder / "problems.jsonl"} --prompt-file {folder / "bare.txt"} --num-problems 8 --group-size 2
+        --num-steps {STEPS} --learning-rate 1e-3 --warmup-steps 1 --microbatch-tokens 200 --max-total-tokens 80
+        --output-dir {folder / "runs"}""".split() + list(extra)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*launch, str(WORKER), str(out), variant, *arguments],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out, weights_only=True)
+
+
+def worst(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+    """Largest difference, relative to the largest entry of the tensor."""
+    return max(((x - y).abs().max() / y.abs().max().clamp(min=1e-12)).item() for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    return run(folder, 1)
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_more_processes_give_the_same_gradients_and_parameters(folder, one, processes):
+    many = run(folder, processes)
+    assert len(one["gradients"]) == STEPS
+    for step in range(STEPS):
+        assert worst(many["gradients"][step], one["gradients"][step]) < 1e-5, step
+    moved = max((a - b).abs().max().item() for a, b in zip(one["parameters"], initial(folder), strict=True))
+    assert moved > 1e-3
+    assert max((a - b).abs().max().item() for a, b in zip(many["parameters"], one["parameters"], strict=True)) < 1e-5
+
+
+def initial(folder: Path) -> list[torch.Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    return [p.detach() for p in AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).parameters()]
+
+
+def test_normalising_per_rank_fails_the_comparison(folder, one):
+    wrong = run(folder, 2, "normalise per rank")
+    assert worst(wrong["gradients"][0], one["gradients"][0]) > 1e-2
