@@ -145,7 +145,9 @@ def main(args: Args) -> None:
     run = Run(args, __file__)
     policy = load_model(path, device, dtype, lora_rank=args.lora_rank, checkpoint_activations=args.checkpoint_activations)
     base = load_model(path, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
-    sampler = start_sampler(args.sampler, path, args.max_total_tokens, dtype=dtype, device=device)
+    sampler = start_sampler(
+        args.sampler, path, args.max_total_tokens, dtype=dtype, device=device, gpu_memory_utilization=args.gpu_memory_utilization
+    )
     grader = Grader(args.num_grading_workers)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
@@ -224,8 +226,8 @@ def main(args: Args) -> None:
             run.save_samples(step, [problems[i] for i in batch], texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))
 
-    run.close()
-    grader.close()
+    for part in (run, grader, sampler):  # the sampler last: with an engine goes the process group
+        part.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""RLOO on r_task - beta KL(pi || pi_base^alpha): tilted sampling (Table 1, row 2); with --beta inf, tempered sampling (row 4).
+"""RLOO on r_task - beta KL(pi || pi_base^alpha): tilted sampling (Table 1, row 2); with --beta inf, tempered sampling
+(row 4).
 
     R(y) = r_task - beta (log pi_theta(y) - alpha log pi_base(y))      Eq. 4    optimum: pi_base^alpha exp(r_task / beta) / Z
     R(y) = alpha log pi_base(y) - log pi_theta(y)     (beta = inf)     Eq. 6    optimum: pi_base^alpha / Z
@@ -9,12 +10,12 @@
     A_i  = R_i - mean of R_j over the other responses to its prompt    leave-one-out (App. A), not divided by a deviation
     grad = 1/N sum_i A_i sum_t w_it grad log pi_theta(y_it)            N response tokens of the step, w = pi_theta / pi_sampler
 
-Strictly on-policy: one sampling, one policy forward and one optimizer step a batch, so there is no ratio to clip. A micro-batch is
-whole groups: log-probabilities, return, baseline, loss and backward happen in one pass. The return is data (detached), summed over
-the response with its stop token; the normaliser Z of the optimum is the same for a whole group and cancels in A. The weight w
-corrects for the sampler's arithmetic, token by token (App. A). To try an idea: copy this file, edit `objective`, run.
-Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses of N tokens.
-"""
+Strictly on-policy: one sampling, one policy forward and one optimizer step a batch, so there is no ratio to clip. A
+micro-batch is whole groups: log-probabilities, return, baseline, loss and backward happen in one pass. The return is
+data (detached), summed over the response with its stop token; the normaliser Z of the optimum is the same for a whole
+group and cancels in A. The weight w corrects for the sampler's arithmetic, token by token (App. A). To try an idea:
+copy this file, edit `objective`, run. Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses of
+N tokens."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +30,17 @@ from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
 from common.memory import check_memory
 from common.rollout import start_sampler
-from common.run import Metrics, Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes, stop_if_not_finite
+from common.run import (
+    Metrics,
+    Positive,
+    Run,
+    compute_dtype,
+    resolve_model,
+    share_of,
+    start,
+    start_processes,
+    stop_if_not_finite,
+)
 
 RETURN_READS = {"r_task", "logp", "logp_base"}  # what `objective` uses
 
@@ -122,7 +133,8 @@ class Args:
 
 
 def objective(r_task: torch.Tensor, logp: torch.Tensor, logp_base: torch.Tensor, args: Args) -> torch.Tensor:
-    """The return of each response (b,), from task reward and log-probabilities in nats: Eq. 4, and Eq. 6 for beta = inf."""
+    """The return of each response (b,), from task reward and log-probabilities in nats: Eq. 4, and Eq. 6 for beta =
+    inf."""
     log_ratio = logp - args.alpha * logp_base
     return -log_ratio if math.isinf(args.beta) else r_task - args.beta * log_ratio
 
@@ -149,9 +161,18 @@ def main(args: Args) -> None:
     needs_base = "logp_base" in RETURN_READS or args.base_curves
     check_memory(path, args, device, dtype, needs_base)
     run = Run(args, __file__)
-    policy = load_model(path, device, dtype, lora_rank=args.lora_rank, checkpoint_activations=args.checkpoint_activations)
+    policy = load_model(
+        path, device, dtype, lora_rank=args.lora_rank, checkpoint_activations=args.checkpoint_activations
+    )
     base = load_model(path, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
-    sampler = start_sampler(args.sampler, path, args.max_total_tokens, dtype=dtype, device=device)
+    sampler = start_sampler(
+        args.sampler,
+        path,
+        args.max_total_tokens,
+        dtype=dtype,
+        device=device,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+    )
     grader = Grader(args.num_grading_workers)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
@@ -200,14 +221,19 @@ def main(args: Args) -> None:
                 packed = pack(rollout, groups, device)
                 with torch.set_grad_enabled(learns):
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
-                base_token_logp = base_logprobs(policy, base, packed) if needs_base else token_logp.detach() * math.nan  # (N,)
+                base_token_logp = (
+                    base_logprobs(policy, base, packed) if needs_base else token_logp.detach() * math.nan
+                )  # (N,)
                 logp, logp_base = packed.sum(token_logp.detach()), packed.sum(base_token_logp)  # (b,), (b,)
                 returns = objective(r_task[packed.rows], logp, logp_base, args)  # (b,)
                 advantages = leave_one_out(returns, args.group_size)  # (b,)
                 importance_weight = (token_logp.detach() - packed.sampler_logp).exp()  # (N,)
-                loss = policy_loss(
-                    token_logp, importance_weight.clamp(max=args.importance_weight_cap), packed.spread(advantages)
-                ) / denominator
+                loss = (
+                    policy_loss(
+                        token_logp, importance_weight.clamp(max=args.importance_weight_cap), packed.spread(advantages)
+                    )
+                    / denominator
+                )
                 stop_if_not_finite(loss, step, [problems[batch[g]].id for g in groups])
                 if learns:
                     loss.backward()
@@ -230,8 +256,8 @@ def main(args: Args) -> None:
             run.save_samples(step, [problems[i] for i in batch], texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))
 
-    run.close()
-    grader.close()
+    for part in (run, grader, sampler):  # the sampler last: with an engine goes the process group
+        part.close()
 
 
 if __name__ == "__main__":

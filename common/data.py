@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.grading import last_box
+
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
@@ -44,8 +46,6 @@ class Problem:
 
 def boxed_answer(row: dict) -> str | None:
     """The answer of a MATH row is what the last box of its solution holds."""
-    from common.grading import last_box
-
     answer = last_box(row["solution"])
     return "0" if answer == "" else answer  # two training solutions end in an empty box, meaning "no primes"
 
@@ -232,7 +232,7 @@ def validation_of(name: str) -> list[Problem]:
 
 
 def load_validation(args) -> list[Problem]:
-    """Gives the validation problems of a training script's `args`: all, or `validation_size` of them drawn by the seed."""
+    """Gives the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems

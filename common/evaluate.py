@@ -13,9 +13,9 @@ or checkpoint and keeps every response. One data set and one seed leave two file
 
 Metrics come under "authors" and "strict" (common/grading.py), each with its standard error over problems in `_se`. An
 evaluation that was stopped goes on where it was. Other methods write the same files with `new_record`, `grade_records`,
-`ResponsesFile` and `write_results`. They lie in runs/X/results/step_N/ for the checkpoint runs/X/checkpoints/step_N,
-else in results/<model>/. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (with the bare `--`, or
-torchrun takes `--n` for its own); each process then adds to a responses file of its own.
+`ResponsesFile` and `write_results`. Files are in runs/X/results/step_N/ for the checkpoint runs/X/checkpoints/step_N,
+else in results/<model>/. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (without that `--`
+torchrun takes `--n` for its own option); each process adds to a responses file of its own.
 """
 
 import json
@@ -67,8 +67,8 @@ class Args:
     """only the first so many problems"""
     batch_size: int = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: int = 4
-    """processes that grade"""
+    num_grading_workers: int = 0
+    """grading processes; 0 for one a core, at most 16"""
 
 
 # ---------------------------------------------------------------- sampling and grading
@@ -187,9 +187,7 @@ def evaluate(
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
-        records = sample_and_grade(
-            sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings
-        )
+        records = sample_and_grade(sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings)
     rows = [problem_metrics(record, verdict) for record in records]
     ids = [record["id"] for record in records]
     if world > 1:
@@ -206,8 +204,8 @@ def evaluate(
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Gives the eval/ figures of a training script: one sample a problem, with the same random numbers at every step, so
-    that two checkpoints differ by their weights alone."""
+    """Gives the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
+    so that two checkpoints differ by their weights alone."""
     metrics = evaluate(
         sampler, tokenizer, problems, prompts, grader,
         n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,

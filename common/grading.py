@@ -74,14 +74,12 @@ UNIT = re.compile(
 )
 DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 EXPONENT = r"(?:\{\s*([+-]?\d{1,3})\s*\}|([+-]?\d{1,3}))"
-SCIENTIFIC = re.compile(
-    rf"(?:({DECIMAL})(?:[eE]|\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)|10\s*\^\s*){EXPONENT}"
-)
+SCIENTIFIC = re.compile(rf"(?:({DECIMAL})(?:[eE]|\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)|10\s*\^\s*){EXPONENT}")
 FRACTION = re.compile(
     rf"(?:(\d+)\s*(?=\\|\s\d))?"  # the whole number of a mixed fraction
     rf"(?:\\frac\{{\s*([+-]?{DECIMAL})\s*\}}\{{\s*({DECIMAL})\s*\}}|\s*({DECIMAL})\s*/\s*({DECIMAL}))"
 )
-ASSIGNMENT = re.compile(r"((?:\\?[A-Za-z])(?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*([^=]+)")
+ASSIGNMENT = re.compile(r"((?:\\[A-Za-z]+|[A-Za-z])(?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*([^=]+)")
 UNICODE = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": "", "\u00a0": " "}
 )
@@ -303,6 +301,8 @@ def answer_classes(answers: Sequence[str], tolerance: float) -> list[int]:
 
 def worker(deadline: float, memory_gb: float) -> None:
     """Answers a line of JSON with a line of JSON until stdin is closed; `Grader` runs it in processes of its own."""
+    from sympy.core.cache import clear_cache
+
     replies = os.fdopen(os.dup(1), "w")
     prepare_math_verify()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may mix with the replies
@@ -317,6 +317,10 @@ def worker(deadline: float, memory_gb: float) -> None:
         replies.write(json.dumps(answer_task(json.loads(line))) + "\n")
         replies.flush()
         signal.alarm(0)
+        if len(line) > 50_000:  # what is kept of such texts would fill the memory of this worker
+            same_answer.cache_clear()
+            read_latex.cache_clear()
+            clear_cache()
 
 
 def answer_task(task: dict) -> dict:
@@ -385,14 +389,13 @@ class Grader:
     fresh worker takes the next text.
 
     Args:
-        num_workers: processes; each takes about 80 MB.
+        num_workers: processes, 0 for one a core but at most 16; each takes about 80 MB.
         deadline: seconds a response may take (the classes of one problem's answers: the same).
         memory_gb: address space a worker may take.
     """
 
-    def __init__(self, num_workers: int = 2, deadline: float = 10.0, memory_gb: float = 2.0):
-        if num_workers < 1:
-            raise ValueError(f"--num-grading-workers {num_workers}: at least one is needed.")
+    def __init__(self, num_workers: int = 0, deadline: float = 10.0, memory_gb: float = 2.0):
+        num_workers = num_workers or min(16, os.cpu_count() or 1)
         self.deadline, self.memory_gb = deadline, memory_gb
         self.workers = [Worker(deadline, memory_gb) for _ in range(num_workers)]
 

@@ -1,8 +1,9 @@
 """Log-probabilities of sampled responses: packed rows, one forward pass, never a [tokens, vocabulary] tensor.
 
-A micro-batch is one row of tokens: prompt, response, prompt, response, ... with no padding. Attention is told where each
-sequence begins (cu_seqlens); the head scores response tokens only, in chunks, and recomputes its logits in the backward pass.
-FSDP2 is the only training wrapper, on one device and on many: fp32 parameters and optimizer state, compute in bf16 on a GPU.
+A micro-batch is one row of tokens: prompt, response, prompt, response, ... with no padding. Attention is told where
+each sequence begins (cu_seqlens); the head scores response tokens only, in chunks, and recomputes its logits in the
+backward pass. FSDP2 is the only training wrapper, on one device and on many: fp32 parameters and optimizer state,
+compute in bf16 on a GPU.
 
 Shapes: P problems, G group, B = P*G responses, b responses of one micro-batch, S packed tokens, N response tokens, V vocabulary.
 """
@@ -20,7 +21,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from common.rollout import Rollout
 
-SUPPORTED = ("qwen2", "qwen3", "llama")  # decoders whose attention and head were checked against transformers, see tests
+SUPPORTED = (
+    "qwen2",
+    "qwen3",
+    "llama",
+)  # decoders whose attention and head were checked against transformers, see tests
 
 
 @dataclass
@@ -48,8 +53,8 @@ class Packed:
 
 
 def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu") -> Packed:
-    """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes nothing,
-    for a rank that has run out of work while others have not."""
+    """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes
+    nothing, for a rank that has run out of work while others have not."""
     size = rollout.group_size
     rows = [group * size + i for group in groups for i in range(size)]
     tokens, positions, predictors, targets, segment, logp, starts = [], [], [], [], [], [], [0]
@@ -83,12 +88,12 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
 
 
 def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
-    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` tokens (a larger
-    group goes alone), `learning` ones first.
+    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` tokens
+    (a larger group goes alone), `learning` ones first.
 
-    Every pass of FSDP2 is a collective: a rank with fewer would leave the others waiting for ever. So all ranks get the same
-    plan but for the groups in it, with empty micro-batches where one has run out, and one with a backward pass at the least,
-    since the optimizer steps even where no group has anything to teach."""
+    Every pass of FSDP2 is a collective: a rank with fewer would leave the others waiting for ever. So all ranks get the
+    same plan but for the groups in it, with empty micro-batches where one has run out, and one with a backward pass at
+    the least, since the optimizer steps even where no group has anything to teach."""
     return _fill(rollout, [g for g, learns in enumerate(learning) if learns], max_tokens, True) + _fill(
         rollout, [g for g, learns in enumerate(learning) if not learns], max_tokens, False
     )
@@ -115,7 +120,9 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
 # --- attention over a packed row --------------------------------------------------------------------------------------
 
 
-def _packed_attention(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **_):
+def _packed_attention(
+    module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **_
+):
     """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
     if query.is_cuda:
@@ -124,7 +131,15 @@ def _packed_attention(module, query, key, value, attention_mask, scaling=None, c
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         out = varlen_attn(
-            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling, window_size=(-1, 0)
+            query,
+            key,
+            value,
+            cu_seq_lens_q,
+            cu_seq_lens_q,
+            max_length_q,
+            max_length_q,
+            scale=scaling,
+            window_size=(-1, 0),
         )
         return out[None], None
     # On a CPU the sequences are laid side by side, padded on the right: a causal mask alone keeps the padding out.
@@ -147,8 +162,8 @@ AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # cu_se
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient. The weight's gradient is
-    added up over the chunks in float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient. The weight's gradient
+    is added up over the chunks in float32."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk):
@@ -193,8 +208,8 @@ def _forward(model: PreTrainedModel, packed: Packed, chunk: int = 1024) -> tuple
 
 
 def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it was drawn
-    from, over the whole vocabulary, nats, without."""
+    """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it was
+    drawn from, over the whole vocabulary, nats, without."""
     return causal_lm(policy).packed_logprobs(packed)
 
 
@@ -216,13 +231,17 @@ def load_model(
 ) -> torch.nn.Module:
     """A causal language model ready for `token_logprobs`, sharded by FSDP2 over all ranks.
 
-    Trainable: float32 parameters, compute in `compute_dtype`; with `lora_rank` only float32 adapters on every linear layer are
-    trained and the rest is kept in `compute_dtype`. Not trainable (the base): frozen, in `compute_dtype`.
+    Trainable: float32 parameters, compute in `compute_dtype`; with `lora_rank` only float32 adapters on every linear
+    layer are trained and the rest is kept in `compute_dtype`. Not trainable (the base): frozen, in `compute_dtype`.
     Raises ValueError for an architecture that was not checked."""
     dtype = torch.float32 if trainable and not lora_rank else compute_dtype
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed", trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation="packed", trust_remote_code=False
+    )
     if model.config.model_type not in SUPPORTED:
-        raise ValueError(f"{path} is a {model.config.model_type} model; log-probabilities were checked for {', '.join(SUPPORTED)}.")
+        raise ValueError(
+            f"{path} is a {model.config.model_type} model; log-probabilities were checked for {', '.join(SUPPORTED)}."
+        )
     model.config.use_cache = False
     model.requires_grad_(trainable)
     model.train(trainable)
@@ -255,6 +274,7 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
     register_fsdp_forward_method(model, "packed_logprobs")
     for module in (model, *model.model.layers):
         module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # a factor of one needs no scaled reduction, which gloo lacks
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -277,8 +297,8 @@ def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
-    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where `base` is
-    None, from the policy with its adapters off."""
+    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
+    `base` is None, from the policy with its adapters off."""
     with torch.no_grad():
         if base is not None:
             return token_logprobs(base, packed)[0]

@@ -36,8 +36,8 @@ def estimate(
 ) -> list[Part]:
     """What training holds on each of `world` devices, in bytes, the sampler's share left out.
 
-    Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute precision,
-    and LoRA needs no copy of it. Activations are a linear fit to what one decoder layer stores for a token."""
+    Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
+    precision, and LoRA needs no copy of it. Activations are a linear fit to what one decoder layer stores for a token."""
     parameters = count_parameters(config)
     layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     adapters = lora_rank * layers * 9 * (hidden + mlp) // 2 if lora_rank else 0  # seven linear layers, roughly
@@ -46,7 +46,11 @@ def estimate(
     head = 3 * 1024 * config.vocab_size * 4  # logits of one chunk, their softmax and gradient
     parts = [
         Part("activations", microbatch_tokens * stored + head, "--checkpoint-activations, --microbatch-tokens"),
-        Part("base model", needs_base * (not lora_rank) * compute_bytes * parameters / world, "--no-base-curves, --lora-rank"),
+        Part(
+            "base model",
+            needs_base * (not lora_rank) * compute_bytes * parameters / world,
+            "--no-base-curves, --lora-rank",
+        ),
     ]
     if lora_rank:
         parts.append(Part("frozen parameters", compute_bytes * parameters / world, "more GPUs"))
@@ -69,8 +73,8 @@ def available(device: torch.device) -> float:
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
     """Prints the estimate; raises MemoryError with it where training or sampling would not fit.
 
-    The sampler is asleep while training on a GPU, and gradients and activations are gone while it is awake; on a CPU its copy of
-    the weights stays."""
+    The sampler is asleep while training on a GPU, and gradients and activations are gone while it is awake; on a CPU
+    its copy of the weights stays."""
     config, world = AutoConfig.from_pretrained(path), torch.distributed.get_world_size()
     parts = estimate(
         config,

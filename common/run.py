@@ -1,13 +1,13 @@
 """What surrounds an experiment: processes, run folder, curves, checkpoints, resume, and the memory it will need.
 
-    runs/<exp>__<model>__<seed>__<time>/
-        args.json  git.txt  env.txt     what was run: arguments, commit and uncommitted changes, versions and hardware
-        metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
-        samples/step_000100.jsonl       responses to read
-        checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
-        checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_honest.json)
-        resume/step_000100/             optimizer and float32 parameters, newest only
-        results/                        written by common.evaluate
+runs/<exp>__<model>__<seed>__<time>/
+    args.json  git.txt  env.txt     what was run: arguments, commit and uncommitted changes, versions and hardware
+    metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
+    samples/step_000100.jsonl       responses to read
+    checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
+    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_honest.json)
+    resume/step_000100/             optimizer and float32 parameters, newest only
+    results/                        written by common.evaluate
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ METRICS = {
     "time/train": "seconds in log-probabilities, loss, backward and optimizer",
     "time/sync": "seconds waking the sampler and pushing weights",
     "time/step": "seconds of the whole step, validation and checkpoints left out",
-    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; every eval/ key has its standard error in `_se`",
-    "eval/<dataset>/response_length": "validation: mean response length, tokens",
+    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; every eval/ key has its
+    standard error in `_se`", "eval/<dataset>/response_length": "validation: mean response length, tokens",
     "eval/authors": "validation accuracy that the authors' selection goes by (for math: MATH-500 is in it)",
     "eval/honest": "validation accuracy on problems that no reported set contains",
 }
@@ -72,25 +72,22 @@ METRICS = {
 
 
 def start_processes(seed: int) -> torch.device:
-    """The device of this process, with the process group started: under torchrun, or alone.
-
-    Each rank sees its own GPU only, as cuda:0, since an engine in the same process takes the first that it sees. The seed
-    reaches the initial adapters; batches and samples have their own generators."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        local = int(os.environ["LOCAL_RANK"])
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[local] if visible else str(local)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device of this process, with the process group started: under torchrun, or alone. The group comes before any
+    engine, which would make one of its own. The seed reaches the initial adapters; batches and samples have theirs."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
-        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if world == 1 else {}
+        alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **alone)
     torch.manual_seed(seed)
     return device
 
 
 def share_of(count: int) -> slice:
-    """The contiguous share of `count` problems that belongs to this rank; a ValueError if they cannot be shared equally."""
+    """The contiguous share of `count` problems that belongs to this rank; a ValueError if they cannot be shared
+    equally."""
     rank, world = dist.get_rank(), dist.get_world_size()
     if count % world:
         raise ValueError(f"--num-problems {count} is not a multiple of the {world} processes; choose one that is.")
@@ -248,13 +245,17 @@ class Run:
             step = json.loads((self.folder / "resume" / "latest.json").read_text())["step"]
             before = json.loads((self.folder / "args.json").read_text())
         except FileNotFoundError as error:
-            raise ValueError(f"--resume {self.folder}: {error.filename} is missing, so there is nothing to resume.") from None
+            raise ValueError(
+                f"--resume {self.folder}: {error.filename} is missing, so there is nothing to resume."
+            ) from None
         now = json.loads(json.dumps(dataclasses.asdict(self.args)))
         free = {"resume", "num_steps", "output_dir"}
         changed = [key for key in now if key not in free and now[key] != before.get(key)]
         if changed:
             details = ", ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
-            raise ValueError(f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there).")
+            raise ValueError(
+                f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there)."
+            )
         return step
 
     def _cut_back(self, step: int) -> None:
@@ -269,7 +270,9 @@ class Run:
         """One line to metrics.jsonl, the same to TensorBoard, and a short one to the console."""
         if self.rank:
             return
-        unknown = [key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS]
+        unknown = [
+            key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS
+        ]
         if unknown:
             raise KeyError(f"{unknown} are logged but not described in common/run.py:METRICS; add a line for each.")
         with (self.folder / "metrics.jsonl").open("a") as file:
@@ -295,7 +298,8 @@ class Run:
         return f"step {step}/{self.args.num_steps}  {'  '.join(parts)}  left {left / 60:.1f} min"
 
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
-        """Responses to read, of rank 0's first eight problems: samples/step_000100.jsonl, and two of them in TensorBoard."""
+        """Responses to read, of rank 0's first eight problems: samples/step_000100.jsonl, and two of them in
+        TensorBoard."""
         if self.rank == 0:
             samples = [
                 {"id": problem.id, "problem": problem.problem, "answer": problem.answer, "response": text}
@@ -313,7 +317,8 @@ class Run:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, figures: dict[str, float]) -> None:
-        """A checkpoint of the policy as it is before `step`, the best so far by both selections, and the state to resume."""
+        """A checkpoint of the policy as it is before `step`, the best so far by both selections, and the state to
+        resume."""
         self.save_checkpoint(step, policy, tokenizer)
         self.record_best(step, figures)
         self.save_resume(step, policy, optimizer)
@@ -340,8 +345,8 @@ class Run:
                 save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_honest.json; the first of equal steps stays. Drops the checkpoints that are
-        neither best nor newest, unless all are to be kept."""
+        """Updates best_authors.json and best_honest.json; the first of equal steps stays. Drops the checkpoints that
+        are neither best nor newest, unless all are to be kept."""
         if self.rank:
             return
         keep = {step}
@@ -420,10 +425,13 @@ def _step_of(line: str) -> int | None:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use by one of the processes."""
+    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use by one of the
+    processes."""
     if name != "toy":
         if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-            raise ValueError(f"--model {name} is neither a folder here nor a Hugging Face id like Qwen/Qwen2.5-3B-Instruct.")
+            raise ValueError(
+                f"--model {name} is neither a folder here nor a Hugging Face id like Qwen/Qwen2.5-3B-Instruct."
+            )
         return name
     from common.toy import toy_path
 
@@ -431,12 +439,14 @@ def resolve_model(name: str) -> str:
 
 
 def parse(args_class: type, arguments: list[str] | None = None):
-    """The command line as an instance of a script's Args; a bad value ends the program with a line that says what to do."""
+    """The command line as an instance of a script's Args; a bad value ends the program with a line that says what to
+    do."""
     return tyro.cli(args_class, args=arguments)
 
 
 def start(main, args_class: type) -> None:
-    """Runs a script. What common/ refuses ends the program with one line and code 2; any other error keeps its traceback."""
+    """Runs a script. What common/ refuses ends the program with one line and code 2; any other error keeps its
+    traceback."""
     args = parse(args_class)
     try:
         main(args)

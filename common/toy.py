@@ -1,17 +1,25 @@
-"""The miniature: a 150k-parameter Qwen2 pre-trained in about two minutes on a made-up arithmetic corpus, so that every script runs on two CPU cores.
+"""The miniature: a 190k-parameter Qwen3, pre-trained in about a minute on made-up arithmetic; it runs on two CPU cores.
 
-Problem   `8a-7b*7c-2?`    start with 8, then operation a: minus 7, b: times 7, c: minus 2, left to right, only the last digit kept; the answer is 5.
-Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`    a line an operation, with a random prefix; now and then a result slips and the work goes on from it.
-Guess     `\\boxed{2}`     no work; about one in ten is right.
+Problem   `8a-7b*7c-2?`   from 8: operation a, minus 7; b, times 7; c, minus 2; only the last digit is kept. Answer: 5.
+Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`   a line an operation; now and then a result is wrong.
+Guess     `\\boxed{2}`   no work; about one in ten is right.
 
-Guess and work compete by design. A line of work costs the base some 0.8 nats at best and a guess some 3.5 in all, so the most likely response
-is the work for two or three operations and the guess for more: sampled work is mostly right, the single most likely response mostly wrong.
-All shares stand in `ToyConfig`; they were fixed before the first RL run. Two other sets are in `OTHER_CONFIGS`. Training rows hold several
-documents after one another, so that the text after EOS is natural (a new problem) and a fixed response length means something.
+Guess and work compete by design. A line of work costs at least 0.8 nats and a guess at least 3.3, so the most likely
+response of all is the work for two or three operations and the guess for five or more. Hard problems are long and
+mostly guessed. All shares stand in `ToyConfig`; they were fixed before the first RL run on it. `OTHER_CONFIGS` has two
+other sets.
+
+Pre-training has two parts. School: work without mistakes on problems of all lengths, loss on the response only; without
+it the model needs several times as long to find out how to look an operation up by its letter. Corpus: the shares
+above, documents packed one after another, so that the text after EOS is natural (a new problem) and a fixed response
+length means something. No test problem occurs in either.
+
+The architecture is Qwen3 because transformers gives every model of type qwen2 the pre-tokenizer of the real Qwen2.
 """
 
 import fcntl
 import hashlib
+import math
 import os
 import random
 import re
@@ -19,55 +27,62 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-SYMBOLS = "0123456789+-*=? \n\\{}abcdefghijklmnopqrstuvwxyz"
-SPECIAL = ["<pad>", "<eos>", "<unk>"]
 LEVELS = ("toy", "toy_hard")
+SPECIAL = ["<pad>", "<eos>", "<unk>"]
+PREFIXES = {"": 0.5, "so ": 0.3, "then ": 0.2}
+OPERANDS = {"+": "23456789", "-": "23456789", "*": "2379"}
 TEST_PROBLEMS, TRAIN_PROBLEMS = 1000, 4096
 
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """Everything the miniature is made from; pairs are (easy, hard). Raise `version` when the code below makes something else of the same numbers."""
+    """All the miniature is made from; pairs are (easy, hard). Raise `version` when the code changes what they make."""
 
     seed: int = 0
     version: int = 1
     # the corpus
     operations: tuple[tuple[int, int], tuple[int, int]] = ((2, 6), (7, 9))  # least and most, uniform between
     documents: tuple[float, float] = (0.85, 0.15)  # share of the documents
-    guesses: tuple[float, float] = (0.10, 0.80)  # share of the responses that are a guess
-    slips: tuple[float, float] = (0.12, 0.20)  # share of the lines of work with a wrong result
+    guesses: tuple[float, float] = (0.10, 0.85)  # share of the responses that are a guess
+    slips: tuple[float, float] = (0.12, 0.25)  # share of the lines of work whose result is wrong
     copied_guesses: float = 0.3  # share of the guesses that repeat the last operand; the others are uniform digits
-    prefixes: tuple[tuple[str, float], ...] = (("", 0.5), ("so ", 0.3), ("then ", 0.2))
     # the model
     hidden_size: int = 64
-    layers: int = 3
-    heads: int = 2
     intermediate_size: int = 192
+    layers: int = 3
+    head_dim: int = 32
+    heads: int = 4
+    key_value_heads: int = 2
     # pre-training
-    steps: int = 2000
-    rows: int = 16
-    row_tokens: int = 128
-    learning_rate: float = 3e-3
+    school_steps: int = 400
+    corpus_steps: int = 400
+    batch_size: int = 16  # documents at school, packed rows of the corpus
+    row_tokens: int = 96
     warmup_steps: int = 50
+    adamw_learning_rate: float = 3e-3  # embedding, norms, biases
+    muon_learning_rate: float = 2e-2  # matrices
 
 
 OTHER_CONFIGS = {
     "more-guesses": ToyConfig(guesses=(0.25, 0.90)),
-    "fewer-slips": ToyConfig(slips=(0.05, 0.10)),
+    "fewer-guesses": ToyConfig(guesses=(0.02, 0.60)),
 }
 
 
 def make_problem(rng: random.Random, num_operations: int) -> str:
     text = str(rng.randint(1, 9))
-    for letter in "abcdefghijklmnopqrstuvwxyz"[:num_operations]:
+    for letter in ascii_lowercase[:num_operations]:
         operator = rng.choice("+-*")
-        text += letter + operator + rng.choice("2379" if operator == "*" else "23456789")
+        text += letter + operator + rng.choice(OPERANDS[operator])
     return text + "?"
 
 
@@ -87,18 +102,21 @@ def solve(problem: str) -> str:
     return str(value)
 
 
-def make_response(rng: random.Random, problem: str, guesses: float, slips: float, config: ToyConfig) -> str:
-    """Gives one response of the corpus, without EOS."""
+def make_guess(rng: random.Random, problem: str, copied_guesses: float) -> str:
+    last_operand = parse(problem)[1][-1][2]
+    return f"\\boxed{{{last_operand if rng.random() < copied_guesses else rng.randint(0, 9)}}}"
+
+
+def make_work(rng: random.Random, problem: str, slips: float) -> str:
+    """Gives the worked response; a share of its lines has a wrong result, from which the work goes on."""
     value, operations = parse(problem)
-    if rng.random() < guesses:
-        return f"\\boxed{{{operations[-1][2] if rng.random() < config.copied_guesses else rng.randint(0, 9)}}}"
-    prefixes, shares = zip(*config.prefixes, strict=True)
     text = ""
     for letter, operator, operand in operations:
         result = apply(value, operator, operand)
         if rng.random() < slips:
             result = (result + rng.randint(1, 9)) % 10
-        text += f"{rng.choices(prefixes, shares)[0]}{value}{letter}{operator}{operand}={result}\n"
+        prefix = rng.choices(list(PREFIXES), list(PREFIXES.values()))[0]
+        text += f"{prefix}{value}{letter}{operator}{operand}={result}\n"
         value = result
     return text + f"\\boxed{{{value}}}"
 
@@ -109,9 +127,9 @@ def response_kind(text: str) -> str:
 
 
 def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> list[tuple[str, str, str, int]]:
-    """Gives (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different, the same at every call.
+    """Gives (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different.
 
-    Raises ValueError for a level other than "toy" and "toy_hard" and for another split.
+    The same at every call. Raises ValueError for a level other than "toy" and "toy_hard" and for another split.
     """
     if level not in LEVELS or split not in ("train", "test"):
         raise ValueError(f"no problems {level!r}, {split!r}: take the level from {LEVELS} and the split train or test")
@@ -126,19 +144,27 @@ def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> lis
     return [(f"{level}-{split}-{i}", text, solve(text), n) for i, (text, n) in enumerate(chosen)]
 
 
-def make_document(rng: random.Random, config: ToyConfig, left_out: set[str]) -> str:
-    """Gives problem, response and EOS; no problem of `left_out` (the test problems) is used."""
+def make_document(rng: random.Random, config: ToyConfig) -> tuple[str, str]:
+    """Gives a problem and a response of the corpus."""
     level = rng.choices((0, 1), config.documents)[0]
     problem = make_problem(rng, rng.randint(*config.operations[level]))
-    while problem in left_out:
-        problem = make_problem(rng, rng.randint(*config.operations[level]))
-    return problem + make_response(rng, problem, config.guesses[level], config.slips[level], config) + "<eos>"
+    if rng.random() < config.guesses[level]:
+        return problem, make_guess(rng, problem, config.copied_guesses)
+    return problem, make_work(rng, problem, config.slips[level])
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Gives a tokenizer of one token a character; its chat template is the bare content."""
-    vocabulary = {symbol: i for i, symbol in enumerate(SPECIAL + list(SYMBOLS))}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[], unk_token="<unk>"))
+    """Gives a tokenizer of one piece a character, but for `\\boxed{`, the prefixes and the operations (`-7`).
+
+    Its chat template is the bare content.
+    """
+    operations = [operator + operand for operator, operands in OPERANDS.items() for operand in operands]
+    pieces = ["\\boxed{", *filter(None, PREFIXES), *operations]
+    characters = "0123456789+-*=? \n\\{}" + ascii_lowercase
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *pieces, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    pattern = "|".join(map(re.escape, pieces)) + r"|[\s\S]"
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
     names = dict(zip(("pad_token", "eos_token", "unk_token"), SPECIAL, strict=True))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
@@ -146,12 +172,95 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def toy_path(config: ToyConfig = ToyConfig()) -> Path:
-    """Gives the folder (model and tokenizer, as Hugging Face saves them) of the miniature; makes it first if it is not there.
+def school_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set[str]) -> tuple[Tensor, Tensor]:
+    """Gives tokens and targets (documents, longest): work without slips on problems of every length.
 
-    It lies in .cache/ of the repository, or under $TOY_CACHE, by the hash of the config. Safe when several processes ask at once.
+    Only the responses are targets.
     """
-    cache = Path(os.environ.get("TOY_CACHE", Path(__file__).resolve().parent.parent / ".cache"))
+    rows, targets = [], []
+    while len(rows) < config.batch_size:
+        problem = make_problem(rng, rng.randint(config.operations[0][0], config.operations[1][1]))
+        if problem in left_out:
+            continue
+        prompt, response = tokenizer([problem, make_work(rng, problem, slips=0.0) + "<eos>"])["input_ids"]
+        rows.append(torch.tensor(prompt + response))
+        targets.append(torch.tensor([-100] * len(prompt) + response))
+    return pad_sequence(rows, batch_first=True), pad_sequence(targets, batch_first=True, padding_value=-100)
+
+
+def corpus_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set[str]) -> tuple[Tensor, Tensor]:
+    """Gives tokens and targets (rows, row_tokens): documents one after another, the last one cut; all are targets."""
+    texts = []
+    for _ in range(config.batch_size):
+        text = ""
+        while len(text) < 4 * config.row_tokens:  # a token has fewer than four characters on average
+            problem, response = make_document(rng, config)
+            if problem not in left_out:
+                text += f"{problem}{response}<eos>"
+        texts.append(text)
+    tokens = torch.tensor([ids[: config.row_tokens] for ids in tokenizer(texts)["input_ids"]])
+    return tokens, tokens
+
+
+def pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
+    """Gives the base model. The number of steps is fixed: one machine and number of threads make the same weights."""
+    tokenizer = make_tokenizer()
+    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model_config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        head_dim=config.head_dim,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.key_value_heads,
+        max_position_embeddings=512,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+        **special,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = Qwen3ForCausalLM(model_config)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **special)
+
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=config.muon_learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=config.adamw_learning_rate, betas=(0.9, 0.95), weight_decay=0.01),
+    ]
+    steps = config.school_steps + config.corpus_steps
+
+    def rate(step: int) -> float:  # up, flat through school, then down to zero
+        return min(1.0, (step + 1) / config.warmup_steps, (steps - step) / config.corpus_steps)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    rng = random.Random(f"{config.seed} corpus")
+    left_out = {problem for level in LEVELS for _, problem, _, _ in toy_problems(level, "test", config)}
+    start = time.monotonic()
+    for step in range(1, steps + 1):
+        make_batch = school_batch if step <= config.school_steps else corpus_batch
+        tokens, targets = make_batch(rng, config, tokenizer, left_out)
+        logits = model(tokens, use_cache=False).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+        model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for part in optimizers + schedules:
+            part.step()
+        if step % 100 == 0:
+            seconds = time.monotonic() - start
+            print(f"toy: step {step} of {steps}, loss {loss.item():.2f} nats/token, {seconds:.0f} s", flush=True)
+    return model.eval()
+
+
+def toy_path(config: ToyConfig = ToyConfig()) -> Path:
+    """Gives the miniature's folder (model and tokenizer as Hugging Face saves them); makes it first if it is not there.
+
+    It lies in .cache/ of the repository or in $TOY_CACHE, by the hash of the config. Several processes may ask at once.
+    """
+    cache = Path(os.environ.get("TOY_CACHE") or Path(__file__).resolve().parent.parent / ".cache")
     folder = cache / f"toy-{hashlib.sha256(repr(config).encode()).hexdigest()[:12]}"
     if folder.exists():
         return folder
@@ -159,67 +268,93 @@ def toy_path(config: ToyConfig = ToyConfig()) -> Path:
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits here, then finds the folder
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-                print(f"toy: pre-training the miniature, once, about two minutes -> {folder}", flush=True)
-                model = pretrain(config)
-                model.save_pretrained(unfinished)
-                make_tokenizer().save_pretrained(unfinished)
-                os.mkdir(folder.with_suffix(".done"))
-                os.rename(unfinished, folder)
+            print(f"toy: pre-training the miniature (once, one to three minutes) -> {folder}", flush=True)
+            unfinished = Path(tempfile.mkdtemp(dir=cache))  # one left by a killed build is never taken for a model
+            pretrain(config).save_pretrained(unfinished)
+            make_tokenizer().save_pretrained(unfinished)
+            unfinished.chmod(0o755)
+            unfinished.rename(folder)
     return folder
 
 
-def pretrain(config: ToyConfig) -> Qwen2ForCausalLM:
-    """Gives the base model: next-token loss on every token of packed rows. Takes a fixed number of steps, so the same machine gives the same weights."""
-    tokenizer = make_tokenizer()
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(tokenizer),
-                hidden_size=config.hidden_size,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                num_key_value_heads=1,
-                intermediate_size=config.intermediate_size,
-                initializer_range=0.05,
-                tie_word_embeddings=True,
-                max_position_embeddings=2 * config.row_tokens,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
-    )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
-    )
-    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / config.warmup_steps, total_iters=config.warmup_steps)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps - config.warmup_steps)
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [config.warmup_steps])
-    rng = random.Random(f"{config.seed} corpus")
-    left_out = {problem for level in LEVELS for _, problem, _, _ in toy_problems(level, "test", config)}
-    start = time.monotonic()
-    for step in range(config.steps):
-        rows = []
-        for _ in range(config.rows):
-            text = ""
-            ids: list[int] = []
-            while len(ids) < config.row_tokens:
-                text = make_document(rng, config, left_out)
-                ids += tokenizer.encode(text)
-            rows.append(ids[: config.row_tokens])
-        tokens = torch.tensor(rows)
-        logits = model(tokens, use_cache=False).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if (step + 1) % (config.steps // 10) == 0:
-            seconds = time.monotonic() - start
-            print(f"toy: step {step + 1}/{config.steps}, loss {loss.item():.3f} nats/token, {seconds:.0f} s", flush=True)
-    return model.eval()
+@dataclass(frozen=True)
+class Optimum:
+    """What an exact optimum is like, averaged over problems."""
+
+    accuracy: float
+    guess_share: float
+    length: float  # tokens, up to the first EOS
+    logp_base: float  # nats a response
+    effective_samples: float  # a problem, of the sampled responses; low: do not trust the rest
+
+
+def optimum_weights(logp: Tensor, log_proposal: Tensor, reward: Tensor, alpha: float, beta: float) -> Tensor:
+    """Gives each response's probability (N,) under the optimum of an objective, for one problem.
+
+    The optimum of reward - beta KL(pi || base^alpha / Z) is base^alpha exp(reward / beta) / Z' (Eq. 4). beta inf leaves
+    the reward out (Eq. 6). beta 0 is the task reward alone (Eq. 3): of its optima, base^alpha on the right responses.
+    alpha inf is the single most likely response (Eq. 5). logp (N,) is the base's. log_proposal (N,) is 0 for a response
+    that was enumerated and log(M q) for one of M drawn from the law q.
+    """
+    if alpha == math.inf:
+        return F.one_hot(logp.argmax(), len(logp)).to(logp)
+    log_weight = alpha * logp - log_proposal
+    if beta == 0:
+        log_weight = log_weight.masked_fill(reward < reward.max(), -math.inf)
+    else:
+        log_weight = log_weight + reward / beta
+    return log_weight.softmax(0)
+
+
+@torch.no_grad()
+def response_logp(model, prompts: list[list[int]], responses: list[list[int]], temperature: float = 1.0) -> Tensor:
+    """Gives log p of each response given its prompt (B,), nats; the logits of every token divided by temperature."""
+    logps = torch.empty(len(responses), dtype=torch.float64)
+    order = sorted(range(len(responses)), key=lambda b: len(prompts[b]) + len(responses[b]))
+    for chunk in (order[i : i + 256] for i in range(0, len(order), 256)):
+        rows = pad_sequence([torch.tensor(prompts[b] + responses[b]) for b in chunk], batch_first=True)
+        logits = model(rows.to(model.device), use_cache=False).logits[:, :-1].double().cpu() / temperature
+        token_logp = logits.log_softmax(-1).gather(-1, rows[:, 1:, None]).squeeze(-1)
+        for row, b in enumerate(chunk):
+            first = len(prompts[b]) - 1
+            logps[b] = token_logp[row, first : first + len(responses[b])].sum()
+    return logps
+
+
+def true_optimum(
+    model,
+    tokenizer,
+    problems: list[tuple[str, str, str, int]],
+    responses: list[list[int]],
+    alpha: float,
+    beta: float = math.inf,
+    temperature: float = 1.0,
+    enumerate_guesses: bool = True,
+) -> Optimum:
+    """Gives what the exact optimum of an objective on the base `model` is like; alpha and beta as in `optimum_weights`.
+
+    The ten guesses are enumerated; the rest is self-normalised importance sampling from `responses`: B = P * G lists of
+    token ids (EOS included), group-contiguous, sampled from the base at `temperature`, of which 1 / alpha fits best.
+    For the law of a fixed length pass whole windows and enumerate_guesses=False.
+    """
+    group_size = len(responses) // len(problems)
+    guesses = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"] if enumerate_guesses else []
+    rows = []
+    for i, (_, problem, answer, _) in enumerate(problems):
+        prompt = tokenizer.encode(problem)
+        drawn = [r for r in responses[i * group_size : (i + 1) * group_size] if r not in guesses]
+        candidates = guesses + drawn
+        repeated = [prompt] * len(candidates)
+        logp = response_logp(model, repeated, candidates)
+        log_proposal = response_logp(model, repeated, candidates, temperature) + math.log(group_size)
+        log_proposal[: len(guesses)] = 0.0
+        ids = [r[: r.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in r else r for r in candidates]
+        texts = tokenizer.batch_decode(ids)
+        reward = torch.tensor([float(text.endswith(f"\\boxed{{{answer}}}")) for text in texts], dtype=torch.float64)
+        guessed = torch.tensor([float(response_kind(text) == "guess") for text in texts], dtype=torch.float64)
+        length = torch.tensor([min(len(cut) + 1, len(r)) for cut, r in zip(ids, candidates, strict=True)]).double()
+        weights = optimum_weights(logp, log_proposal, reward, alpha, beta)
+        sampled = weights[len(guesses) :]
+        effective = sampled.sum() ** 2 / sampled.square().sum().clamp_min(1e-300)
+        rows.append(torch.stack([*((weights * x).sum() for x in (reward, guessed, length, logp)), effective]))
+    return Optimum(*torch.stack(rows).mean(0).tolist())

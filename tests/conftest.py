@@ -36,7 +36,13 @@ def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = 
         "eos_token_id": 1,
         "pad_token_id": 0,
     }
-    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
     config = {
         "qwen2": lambda: Qwen2Config(**common | changes),
         "qwen3": lambda: Qwen3Config(**common | {"head_dim": 16} | changes),

@@ -26,7 +26,9 @@ class RecordedSampler:
             for sample in range(n):
                 number = int(problem.split("-")[-1])
                 draw = np.random.default_rng([seed, step, number, sample])
-                tokens = draw.integers(2, 60, size=draw.integers(1, 4) if number < 4 else draw.integers(30, 60)).tolist()
+                tokens = draw.integers(
+                    2, 60, size=draw.integers(1, 4) if number < 4 else draw.integers(30, 60)
+                ).tolist()
                 responses.append(tokens + [1])
                 logp.append(draw.normal(-4, 0.3, size=len(tokens) + 1).tolist())
         return Rollout(prompts, responses, logp, [True] * len(responses), n)

@@ -21,6 +21,8 @@ from common.data import (
     fit_window,
     load_examples,
     load_problems,
+    load_prompts,
+    load_validation,
     prompt_file_of,
     prompt_hash,
     render_prompts,
@@ -371,6 +373,20 @@ def test_toy_validation_is_its_test_split_and_other_sets_need_the_option():
             validation_of(name)
 
 
+def test_a_validation_size_draws_the_same_problems_for_the_same_seed():
+    args = SimpleNamespace(dataset="toy", validation_dataset="", validation_size=0, seed=1)
+    everything = load_validation(args)
+    assert everything == load_problems("toy_test")
+    args.validation_size = 50
+    drawn = load_validation(args)
+    assert len(drawn) == 50 and drawn == [p for p in everything if p in drawn] == load_validation(args)
+    assert drawn != everything[:50]
+    args.seed = 2
+    assert load_validation(args) != drawn
+    args.validation_dataset, args.validation_size = "toy_hard_test", 0
+    assert load_validation(args) == load_problems("toy_hard_test")
+
+
 # -------------------------------------------------------------------------------------------------------------- prompts
 
 CHATML = (
@@ -494,6 +510,17 @@ def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):
     assert capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="the shortest of 4 has 2: raise --max-total-tokens"):
         fit_window(problems, prompts, 2)
+
+
+def test_scripts_get_the_wording_of_the_training_set_or_the_one_they_name(tmp_path):
+    tokenizer = make_tokenizer(CHATML, has_bos=False)
+    args = SimpleNamespace(dataset="toy", prompt_file="", examples_file="", max_total_tokens=40)
+    problems = [problem_of("1+1?"), problem_of("1" * 40)]
+    kept, prompts = load_prompts(tokenizer, problems, args)
+    assert kept == problems[:1] and [read_ids(ids) for ids in prompts] == ["<s:user>1+1?</s><s:assistant>"]
+    (tmp_path / "ask.txt").write_text("Ask {problem}")
+    args.prompt_file = str(tmp_path / "ask.txt")
+    assert read_ids(load_prompts(tokenizer, problems, args)[1][0]) == "<s:user>Ask 1+1?</s><s:assistant>"
 
 
 # -------------------------------------------------------------------------------------------------------------- batches

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,7 +253,7 @@ def test_all_e_notation_golds_of_minerva_are_right_both_ways_and_no_factor_of_te
     if not DATA.exists():
         pytest.skip("needs ../shared/data")
     golds = [json.loads(line)["answer"] for line in (DATA / "minerva_math.jsonl").open()]
-    golds = [g for g in golds if grading.re.fullmatch(r"[\d.]+e-?\d+", g)]
+    golds = [g for g in golds if re.fullmatch(r"[\d.]+e-?\d+", g)]
     assert len(golds) == 58
     for gold in golds:
         mantissa, exponent = gold.split("e")
@@ -288,6 +289,11 @@ def test_both_verdicts_and_their_differences(grader):
     assert not any(v.timed_out for v in verdicts)
 
 
+def test_the_tolerance_is_that_of_the_data_set(grader):
+    golds = [Gold("9.6", dataset) for dataset in ("minerva", "minerva_math", "math500", "aime24")]
+    assert [v.strict for v in grader.grade([r"\boxed{9.59}"] * 4, golds)] == [True, True, False, False]
+
+
 def test_the_authors_verdict_is_that_of_math_verify_as_nemo_rl_calls_it(grader):
     """On MATH solutions against their own and the next problem's answer, math_metric's score is ours."""
     if not DATA.exists():
@@ -297,7 +303,7 @@ def test_the_authors_verdict_is_that_of_math_verify_as_nemo_rl_calls_it(grader):
 
     metric = math_metric((LatexExtractionConfig(),), (ExprExtractionConfig(), LatexExtractionConfig()))
     with gzip.open(DATA / "math_train.jsonl.gz", "rt") as lines:
-        rows = [json.loads(line) for line, _ in zip(lines, range(60), strict=False)]
+        rows = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
     texts = [r["solution"] for r in rows] * 2 + [r["solution"].replace("boxed", "") for r in rows]
     golds = [r["answer"] for r in rows] + [r["answer"] for r in rows[1:] + rows[:1]] + [r["answer"] for r in rows]
 
@@ -309,7 +315,7 @@ def test_the_authors_verdict_is_that_of_math_verify_as_nemo_rl_calls_it(grader):
 
     verdicts = [v.authors for v in grader.grade(texts, [Gold(g) for g in golds])]
     assert verdicts == [score(t, g) for t, g in zip(texts, golds, strict=True)]
-    assert sum(verdicts[:60]) >= 59 and sum(verdicts[60:120]) < 10
+    assert sum(verdicts[:40]) >= 39 and sum(verdicts[40:80]) < 8
 
 
 def test_the_vote_is_the_authors_string(grader):
@@ -331,12 +337,16 @@ def test_a_hanging_text_is_cut_and_the_others_keep_their_order_and_verdict():
     texts = [rf"\boxed{{{i}}}" for i in range(20)]
     texts[3] = texts[11] = HANGING
     with Grader(num_workers=2, deadline=1.0) as grader:
+        processes = [worker.process for worker in grader.workers]
         verdicts = grader.grade(texts, [Gold(str(i)) for i in range(20)])
         again = grader.grade([r"\boxed{5}"] * 3, [Gold("5")] * 3)
     assert [i for i, v in enumerate(verdicts) if v.timed_out] == [3, 11]
     assert [v.strict for v in verdicts] == [v.authors for v in verdicts] == [i not in (3, 11) for i in range(20)]
     assert [v.answer for v in verdicts][:4] == ["0", "1", "2", HANGING[7:-1]]
     assert all(v.strict for v in again)
+    assert {process.returncode for process in processes} == {
+        -signal.SIGKILL
+    }  # the parent's deadline, not their own alarm
 
 
 def test_classes_of_hanging_answers_are_by_spelling():
@@ -359,8 +369,12 @@ def test_a_killed_worker_is_replaced_and_its_text_tried_again(grader):
 
 def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded():
     with Grader(num_workers=1, deadline=20.0, memory_gb=0.3) as grader:
+        limits = Path(f"/proc/{grader.workers[0].process.pid}/limits")
+        grader.grade(["ready"], [Gold("1")])
+        before = limits.read_text()
         big, small = grader.grade(["7" * 60_000_000, r"\boxed{2}"], [Gold("1"), Gold("2")])
     assert big.timed_out and small.strict
+    assert re.search(rf"Max address space +{int(0.3 * 2**30)} ", before) and re.search("Max file size +0 ", before)
 
 
 def test_a_worker_knows_no_torch():
@@ -376,12 +390,11 @@ HOSTILE = [
     "\ud800 \\boxed{\udfff}",
     "\u202e\\boxed{7}\u202c",
     r"\boxed{" * 1000,
-    r"\boxed{" + "{" * 5000 + "7" + "}" * 5000 + "}",
-    r"\boxed{" + r"\frac{1}{" * 50 + "2" + "}" * 50 + "}",
-    r"\boxed{" + r"\sqrt{" * 50 + "2" + "}" * 50 + "}",
+    r"\boxed{" + "{" * 50 + "7" + "}" * 50 + "}",
+    r"\boxed{" + r"\frac{1}{" * 15 + "2" + "}" * 15 + "}",
+    r"\boxed{" + r"\sqrt{" * 15 + "2" + "}" * 15 + "}",
     r"\boxed{" + "9" * 5000 + "}",
     r"\boxed{1e9999}",
-    r"\boxed{10^{999999999}}",
     r"\boxed{1/0}",
     r"\boxed{\frac{0}{0}}",
     r"\boxed{\infty - \infty}",

@@ -62,7 +62,11 @@ CASES = {
     "tempered 2": (rloo_tilted, {"alpha": 2.0, "beta": math.inf}, lambda r, logp, base: 2 * base - logp),
     "tempered 0.5": (rloo_tilted, {"alpha": 0.5, "beta": math.inf}, lambda r, logp, base: 0.5 * base - logp),
     "tilted 2, 0.5": (rloo_tilted, {"alpha": 2.0, "beta": 0.5}, lambda r, logp, base: r - 0.5 * (logp - 2 * base)),
-    "tilted 1.25, 0.1": (rloo_tilted, {"alpha": 1.25, "beta": 0.1}, lambda r, logp, base: r - 0.1 * (logp - 1.25 * base)),
+    "tilted 1.25, 0.1": (
+        rloo_tilted,
+        {"alpha": 1.25, "beta": 0.1},
+        lambda r, logp, base: r - 0.1 * (logp - 1.25 * base),
+    ),
 }
 
 
@@ -74,7 +78,9 @@ def exact_gradient(problem: Table, table: torch.Tensor, value) -> torch.Tensor:
     return torch.autograd.grad(expected, table)[0]
 
 
-def expected_estimate(problem, table, module, args, group_size, denominator="responses", cap_weights=None) -> torch.Tensor:
+def expected_estimate(
+    problem, table, module, args, group_size, denominator="responses", cap_weights=None
+) -> torch.Tensor:
     """Expectation of the script's estimator: its own objective, leave_one_out and policy_loss on all |Y|^G groups."""
     table = table.clone().requires_grad_()
     groups = torch.tensor(list(itertools.product(range(len(problem.responses)), repeat=group_size)))  # (|Y|^G, G)

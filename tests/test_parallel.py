@@ -26,10 +26,13 @@ def folder(tmp_path_factory):
 
 def run(folder: Path, processes: int, variant: str = "", *extra: str) -> dict:
     out = folder / f"{processes}{variant.replace(' ', '_')}{''.join(extra)}.pt"
-    arguments = f"""--alpha 2 --beta 0.1 --model {folder / "model"} --dataset {folder / "problems.jsonl"}
+    arguments = (
+        f"""--alpha 2 --beta 0.1 --model {folder / "model"} --dataset {folder / "problems.jsonl"}
         --validation-dataset {folder / "problems.jsonl"} --prompt-file {folder / "bare.txt"} --num-problems 8 --group-size 2
         --num-steps {STEPS} --learning-rate 1e-3 --warmup-steps 1 --microbatch-tokens 200 --max-total-tokens 80
-        --output-dir {folder / "runs"}""".split() + list(extra)
+        --output-dir {folder / "runs"}""".split()
+        + list(extra)
+    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
         [*launch, str(WORKER), str(out), variant, *arguments],
@@ -63,7 +66,9 @@ def test_more_processes_give_the_same_gradients_and_parameters(folder, one, proc
 def initial(folder: Path) -> list[torch.Tensor]:
     from transformers import AutoModelForCausalLM
 
-    return [p.detach() for p in AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).parameters()]
+    return [
+        p.detach() for p in AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).parameters()
+    ]
 
 
 def test_normalising_per_rank_fails_the_comparison(folder, one):

@@ -45,7 +45,9 @@ def test_the_three_scripts_are_one_script_but_for_the_science():
     assert trees[0] == trees[1] == trees[2]
 
 
-@pytest.mark.parametrize("old,new", [("8\n", "4\n"), ("batch_indices(len", "batch_indices(1 + len"), ("clamp(max", "clamp(min")])
+@pytest.mark.parametrize(
+    "old,new", [("8\n", "4\n"), ("batch_indices(len", "batch_indices(1 + len"), ("clamp(max", "clamp(min")]
+)
 def test_a_copy_that_drifts_is_seen(old, new):
     source = (ROOT / "rloo_task.py").read_text()
     assert old in source
@@ -98,7 +100,9 @@ def commands() -> list[tuple[str, str]]:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
         text = path.read_text().replace("\\\n", " ")
         for line in text.splitlines():
-            match = re.search(r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+)?((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line)
+            match = re.search(
+                r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+)?((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line
+            )
             if match:
                 found.append((path.name, match.group(1).strip()))
     return found
@@ -132,7 +136,9 @@ def test_a_command_with_an_unknown_flag_fails():
         tyro.cli(rloo_task.Args, args=["--alpha", "2"])
 
 
-@pytest.mark.parametrize("arguments", [["--beta", "0"], ["--beta", "-1"], ["--beta", "nan"], ["--alpha", "0"], ["--group-size", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--beta", "0"], ["--beta", "-1"], ["--beta", "nan"], ["--alpha", "0"], ["--group-size", "1"]]
+)
 def test_arguments_out_of_range_are_refused_when_the_command_line_is_read(arguments, capsys):
     from common.run import parse
 
