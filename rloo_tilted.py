@@ -1,21 +1,20 @@
-"""RLOO on r_task - beta KL(pi || pi_base^alpha): tilted sampling (Table 1, row 2); with --beta inf, tempered sampling
-(row 4).
+"""RLOO on r_task - beta KL(pi || pi_base^alpha): tilted sampling (Table 1); --beta inf: tempered sampling.
 
-    R(y) = r_task - beta (log pi_theta(y) - alpha log pi_base(y))      Eq. 4    optimum: pi_base^alpha exp(r_task / beta) / Z
-    R(y) = alpha log pi_base(y) - log pi_theta(y)     (beta = inf)     Eq. 6    optimum: pi_base^alpha / Z
+    R(y) = r_task - beta (log pi_theta(y) - alpha log pi_base(y))   Eq. 4   optimum: pi_base^alpha exp(r_task / beta) / Z
+    R(y) = alpha log pi_base(y) - log pi_theta(y)   (beta = inf)    Eq. 6   optimum: pi_base^alpha / Z
 
     python rloo_tilted.py --alpha 2 --beta 1e-2 --model Qwen/Qwen2.5-3B-Instruct
     torchrun --nproc-per-node 4 rloo_tilted.py --alpha 2 --beta 1e-2 --model Qwen/Qwen2.5-3B-Instruct
 
-    A_i  = R_i - mean of R_j over the other responses to its prompt    leave-one-out (App. A), not divided by a deviation
-    grad = 1/N sum_i A_i sum_t w_it grad log pi_theta(y_it)            N response tokens of the step, w = pi_theta / pi_sampler
+    A_i  = R_i - mean of R_j over the other responses to the prompt leave-one-out (App. A), not divided by a deviation
+    grad = 1/N sum_i A_i sum_t w_it grad log pi_theta(y_it)         N response tokens of the step
 
-Strictly on-policy: one sampling, one policy forward and one optimizer step a batch, so there is no ratio to clip. A
+Strictly on-policy: one sampling, one policy forward, one optimizer step a batch, so there is no ratio to clip. A
 micro-batch is whole groups: log-probabilities, return, baseline, loss and backward happen in one pass. The return is
-data (detached), summed over the response with its stop token; the normaliser Z of the optimum is the same for a whole
-group and cancels in A. The weight w corrects for the sampler's arithmetic, token by token (App. A). To try an idea:
-copy this file, edit `objective`, run. Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses of
-N tokens."""
+data (detached), summed over the response with its stop token; Z is the same for a whole group and cancels in A. The
+weight w = pi_theta / pi_sampler corrects for the sampler's arithmetic (App. A). To try an idea: copy, edit `objective`.
+Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses of N tokens.
+"""
 
 import math
 from dataclasses import dataclass
@@ -39,8 +38,8 @@ from common.run import (
     share_of,
     start,
     start_processes,
-    stop_if_not_finite,
-)
+    stop_unless_finite,
+)  # fmt: skip
 
 RETURN_READS = {"r_task", "logp", "logp_base"}  # what `objective` uses
 
@@ -109,7 +108,7 @@ class Args:
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
     base_curves: bool = True
-    """log pi_base and the KL to it also where the return does not read them; costs the base's memory and forward pass"""
+    """log pi_base and the KL to it also where the return reads neither; costs the base's memory and forward pass"""
     num_grading_workers: int = 0
     """grading processes; 0 for one a core, at most 16"""
 
@@ -146,8 +145,11 @@ def leave_one_out(returns: torch.Tensor, group_size: int) -> torch.Tensor:
     return (groups - others).view(-1)
 
 
-def policy_loss(token_logp: torch.Tensor, importance_weight: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    """Scalar whose gradient is minus the estimator, its denominator left out; all arguments (N,)."""
+def policy_loss(
+    token_logp: torch.Tensor, sampler_logp: torch.Tensor, advantages: torch.Tensor, cap: float
+) -> torch.Tensor:
+    """Scalar whose gradient is minus the estimator without its denominator; of (N,) each, weights cut at `cap`."""
+    importance_weight = (token_logp.detach() - sampler_logp).exp().clamp(max=cap)
     return -(importance_weight * advantages * token_logp).sum()
 
 
@@ -161,21 +163,15 @@ def main(args: Args) -> None:
     needs_base = "logp_base" in RETURN_READS or args.base_curves
     check_memory(path, args, device, dtype, needs_base)
     run = Run(args, __file__)
-    policy = load_model(
-        path, device, dtype, lora_rank=args.lora_rank, checkpoint_activations=args.checkpoint_activations
-    )
-    base = load_model(path, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
-    sampler = start_sampler(
-        args.sampler,
-        path,
-        args.max_total_tokens,
-        dtype=dtype,
-        device=device,
-        gpu_memory_utilization=args.gpu_memory_utilization,
-    )
-    grader = Grader(args.num_grading_workers)
+    policy = load_model(path, args, device, dtype)
+    base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+    sampler = start_sampler(
+        args.sampler, path, args.max_total_tokens, dtype=dtype, device=device,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+    )  # fmt: skip
+    grader = Grader(args.num_grading_workers)
 
     for step in range(run.load_resume(policy, optimizer), args.num_steps + 1):
         metrics, figures = Metrics(), {}
@@ -191,51 +187,38 @@ def main(args: Args) -> None:
 
         # 1. sample G responses to each of this process's problems
         with metrics.time("rollout"):
-            batch = batch_indices(len(problems), args.num_problems, args.seed, step)[share_of(args.num_problems)]
+            chosen = batch_indices(len(problems), args.num_problems, args.seed, step)[share_of(args.num_problems)]
+            batch = [problems[i] for i in chosen]
             rollout = sampler.generate(
-                [prompts[i] for i in batch],
-                args.group_size,
-                args.max_total_tokens,
-                args.seed,
-                step,
-                [problems[i].id for i in batch],
-                fixed_length=args.fixed_length,
-            )
+                [prompts[i] for i in chosen], args.group_size, args.max_total_tokens, args.seed, step,
+                [problem.id for problem in batch], fixed_length=args.fixed_length,
+            )  # fmt: skip
             sampler.sleep()
-
-        # 2. grade them
-        with metrics.time("grade"):
-            texts = rollout.texts(tokenizer, [] if args.grade_after_eos else sampler.stop_ids)
-            verdicts = grader.grade(texts, [problems[i] for i in batch for _ in range(args.group_size)])
-            r_task = torch.tensor([float(verdict.authors) for verdict in verdicts], dtype=torch.float64, device=device)
-
-        # 3. equal rewards are zero advantages where the return reads nothing else: such a group needs no backward pass
-        by_group = r_task.view(-1, args.group_size)
-        learning = [bool(v) or RETURN_READS != {"r_task"} for v in by_group.amax(1) > by_group.amin(1)]
-        num_tokens = metrics.rollout(rollout, len(tokenizer))  # over all processes, all groups
+        num_tokens = metrics.rollout(rollout, len(tokenizer))  # of all processes
         denominator = num_tokens if args.loss_denominator == "tokens" else args.num_problems * args.group_size
 
-        # 4. one pass over the groups: log-probabilities, return, leave-one-out, loss, backward
+        # 2. grade them; if the return reads nothing else, a group of equal rewards has nothing to teach: A = 0
+        with metrics.time("grade"):
+            texts = rollout.texts(tokenizer, [] if args.grade_after_eos else sampler.stop_ids)
+            verdicts = grader.grade(texts, [problem for problem in batch for _ in range(args.group_size)])
+        r_task = torch.tensor([float(verdict.authors) for verdict in verdicts], dtype=torch.float64, device=device)
+        by_group = r_task.view(-1, args.group_size).tolist()
+        learns = [RETURN_READS != {"r_task"} or len(set(rewards)) > 1 for rewards in by_group]
+
+        # 3. one pass over the groups: log-probabilities, return, leave-one-out, loss, backward
         with metrics.time("train"):
-            for groups, learns in plan_microbatches(rollout, learning, args.microbatch_tokens):
+            for groups, backward in plan_microbatches(rollout, learns, args.microbatch_tokens):
                 packed = pack(rollout, groups, device)
-                with torch.set_grad_enabled(learns):
+                with torch.set_grad_enabled(backward):
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
-                base_token_logp = (
-                    base_logprobs(policy, base, packed) if needs_base else token_logp.detach() * math.nan
-                )  # (N,)
-                logp, logp_base = packed.sum(token_logp.detach()), packed.sum(base_token_logp)  # (b,), (b,)
+                logp = packed.sum(token_logp.detach())  # (b,)
+                logp_base = packed.sum(base_logprobs(policy, base, packed)) if needs_base else logp * math.nan  # (b,)
                 returns = objective(r_task[packed.rows], logp, logp_base, args)  # (b,)
-                advantages = leave_one_out(returns, args.group_size)  # (b,)
-                importance_weight = (token_logp.detach() - packed.sampler_logp).exp()  # (N,)
-                loss = (
-                    policy_loss(
-                        token_logp, importance_weight.clamp(max=args.importance_weight_cap), packed.spread(advantages)
-                    )
-                    / denominator
-                )
-                stop_if_not_finite(loss, step, [problems[batch[g]].id for g in groups])
-                if learns:
+                advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
+                loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
+                loss = loss / denominator
+                stop_unless_finite(loss, step, [batch[group].id for group in groups])
+                if backward:
                     loss.backward()
                 metrics.mean("objective/return", returns)
                 metrics.mean("objective/task_reward", r_task[packed.rows])
@@ -249,11 +232,12 @@ def main(args: Args) -> None:
             optimizer.step()
             optimizer.zero_grad()
 
+        # 4. what happened
         metrics.mean("losses/grad_norm", full_tensor(grad_norm))
-        metrics.mean("sampling/skipped_frac", [1.0 - learns for learns in learning])
+        metrics.mean("sampling/skipped_frac", [1.0 - learning for learning in learns])
         metrics.mean("charts/learning_rate", [learning_rate])
-        if figures:  # a step that was validated also leaves responses to read
-            run.save_samples(step, [problems[i] for i in batch], texts, verdicts, args.group_size)
+        if figures:  # a validated step also leaves responses to read
+            run.save_samples(step, batch, texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))
 
     for part in (run, grader, sampler):  # the sampler last: with an engine goes the process group

@@ -5,7 +5,8 @@ each sequence begins (cu_seqlens); the head scores response tokens only, in chun
 backward pass. FSDP2 is the only training wrapper, on one device and on many: fp32 parameters and optimizer state,
 compute in bf16 on a GPU.
 
-Shapes: P problems, G group, B = P*G responses, b responses of one micro-batch, S packed tokens, N response tokens, V vocabulary.
+Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses, S packed tokens, N response tokens;
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -221,19 +222,14 @@ def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def load_model(
-    path: str,
-    device: torch.device | str,
-    compute_dtype: torch.dtype,
-    trainable: bool = True,
-    lora_rank: int = 0,
-    checkpoint_activations: bool = False,
-) -> torch.nn.Module:
+def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype, trainable=True) -> torch.nn.Module:
     """A causal language model ready for `token_logprobs`, sharded by FSDP2 over all ranks.
 
-    Trainable: float32 parameters, compute in `compute_dtype`; with `lora_rank` only float32 adapters on every linear
-    layer are trained and the rest is kept in `compute_dtype`. Not trainable (the base): frozen, in `compute_dtype`.
-    Raises ValueError for an architecture that was not checked."""
+    Trainable: float32 parameters, compute in `compute_dtype`; with args.lora_rank only float32 adapters on every linear
+    layer are trained and the rest is kept in `compute_dtype`; args.checkpoint_activations recomputes each layer in the
+    backward pass. Not trainable (the base): frozen, in `compute_dtype`. Raises ValueError for an architecture that was
+    not checked."""
+    lora_rank = args.lora_rank if trainable else 0
     dtype = torch.float32 if trainable and not lora_rank else compute_dtype
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, attn_implementation="packed", trust_remote_code=False
@@ -246,11 +242,11 @@ def load_model(
     model.requires_grad_(trainable)
     model.train(trainable)
     policy: torch.nn.Module = model
-    if trainable and lora_rank:
+    if lora_rank:
         from peft import LoraConfig, get_peft_model
 
         policy = get_peft_model(model, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
-    if trainable and checkpoint_activations:
+    if trainable and args.checkpoint_activations:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             model.enable_input_require_grads()
@@ -263,7 +259,7 @@ def load_model(
 
 
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
-    """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, not averaged, in float32."""
+    """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, in float32."""
     mesh = torch.distributed.init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
     options = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)}
     # Resharding buys memory only where there is somebody to share with.
@@ -283,7 +279,7 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """(Hugging Face name, whole tensor) of every weight, one at a time, tied heads under both names, adapters merged."""
+    """(Hugging Face name, whole tensor) of every weight, one by one, tied heads under both names, adapters merged."""
     state = policy.state_dict()
     for name, value in state.items():
         if ".lora_" in name:

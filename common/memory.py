@@ -37,7 +37,7 @@ def estimate(
     """What training holds on each of `world` devices, in bytes, the sampler's share left out.
 
     Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
-    precision, and LoRA needs no copy of it. Activations are a linear fit to what one decoder layer stores for a token."""
+    precision, and LoRA needs no copy of it. Activations are what autograd keeps of a decoder layer, token by token."""
     parameters = count_parameters(config)
     layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     adapters = lora_rank * layers * 9 * (hidden + mlp) // 2 if lora_rank else 0  # seven linear layers, roughly

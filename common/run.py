@@ -61,8 +61,8 @@ METRICS = {
     "time/train": "seconds in log-probabilities, loss, backward and optimizer",
     "time/sync": "seconds waking the sampler and pushing weights",
     "time/step": "seconds of the whole step, validation and checkpoints left out",
-    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; every eval/ key has its
-    standard error in `_se`", "eval/<dataset>/response_length": "validation: mean response length, tokens",
+    "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; `_se`: standard error",
+    "eval/<dataset>/response_length": "validation: mean response length, tokens; `_se`: standard error",
     "eval/authors": "validation accuracy that the authors' selection goes by (for math: MATH-500 is in it)",
     "eval/honest": "validation accuracy on problems that no reported set contains",
 }
@@ -483,7 +483,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name) if name != "auto" else torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def stop_if_not_finite(loss: torch.Tensor, step: int, problem_ids: list[str]) -> None:
+def stop_unless_finite(loss: torch.Tensor, step: int, problem_ids: list[str]) -> None:
     """Raises FloatingPointError that names step and problems, before a bad gradient reaches the weights."""
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss of step {step} is {loss.item()}; problems {', '.join(problem_ids)}.")

@@ -19,8 +19,8 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = True, seed: int = 0, **changes) -> Path:
-    """A random model of two layers, peaked enough that its log-probabilities differ, with a tokenizer of single characters;
-    saved as a Hugging Face folder."""
+    """A Hugging Face folder: a random model of two layers, peaked enough that its log-probabilities differ, and a
+    tokenizer of single characters."""
     torch.manual_seed(seed)
     common = {
         "vocab_size": vocab,

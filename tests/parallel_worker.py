@@ -1,4 +1,4 @@
-"""One process of test_parallel.py: a real rloo_tilted.main on recorded responses; rank 0 writes gradients and parameters."""
+"""One process of test_parallel.py: rloo_tilted.main on recorded responses; rank 0 writes gradients and parameters."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from common.run import parse
 
 
 class RecordedSampler:
-    """Tokens that are a function of step, problem and sample; the later problems of a batch get far longer responses."""
+    """Tokens that are a function of step, problem and sample; some problems get far longer responses than others."""
 
     stop_ids = (1,)
 

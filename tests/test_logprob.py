@@ -1,14 +1,22 @@
 """common/logprob.py against transformers' own log-probabilities and gradients, in float32 on a CPU."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny_model
 from transformers import AutoModelForCausalLM
 
-from common.logprob import load_model, pack, plan_microbatches, token_logprobs, weights
+from common.logprob import load_model as load
+from common.logprob import pack, plan_microbatches, token_logprobs, weights
 from common.rollout import Rollout
+
+
+def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False):
+    args = SimpleNamespace(lora_rank=lora_rank, checkpoint_activations=checkpoint_activations)
+    return load(path, args, torch.device("cpu"), torch.float32, trainable)
+
 
 KINDS = [("qwen2", True), ("qwen2", False), ("qwen3", True), ("llama", False), ("llama", True)]
 
@@ -43,7 +51,7 @@ def test_log_probabilities_entropies_and_gradients_equal_those_of_transformers(t
     path = tiny_model(tmp_path, kind, tied=tied)
     rollout = make_rollout()
     theirs = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
-    ours = load_model(path, "cpu", torch.float32)
+    ours = load_model(path)
     expected_logp, expected_entropy = reference(theirs, rollout)
     packed = pack(rollout, [0, 1, 2])
     logp, entropy = token_logprobs(ours, packed)
@@ -66,7 +74,7 @@ def test_a_sequence_that_sees_its_neighbour_fails_the_comparison(tmp_path):
     expected, _ = reference(AutoModelForCausalLM.from_pretrained(path), rollout)
     packed = pack(rollout, [0, 1, 2])
     packed.cu_seqlens, packed.max_seqlen = packed.cu_seqlens[[0, -1]], packed.input_ids.shape[1]
-    logp, _ = token_logprobs(load_model(path, "cpu", torch.float32), packed)
+    logp, _ = token_logprobs(load_model(path), packed)
     assert (logp - expected).abs().max() > 0.1
 
 
@@ -74,7 +82,7 @@ def test_a_sequence_that_sees_its_neighbour_fails_the_comparison(tmp_path):
 def test_micro_batches_and_packing_leave_result_and_gradient_alone(tmp_path, max_tokens):
     path = tiny_model(tmp_path)
     rollout = make_rollout(groups=5)
-    whole, split = load_model(path, "cpu", torch.float32), load_model(path, "cpu", torch.float32)
+    whole, split = load_model(path), load_model(path)
     packed = pack(rollout, [0, 1, 2, 3, 4])
     logp, _ = token_logprobs(whole, packed)
     logp.sum().backward()
@@ -129,8 +137,8 @@ def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chu
 def test_checkpointed_activations_change_nothing(tmp_path):
     path = tiny_model(tmp_path)
     packed = pack(make_rollout(), [0, 1, 2])
-    plain = load_model(path, "cpu", torch.float32)
-    saving = load_model(path, "cpu", torch.float32, checkpoint_activations=True)
+    plain = load_model(path)
+    saving = load_model(path, checkpoint_activations=True)
     for model in (plain, saving):
         token_logprobs(model, packed)[0].sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
@@ -138,7 +146,7 @@ def test_checkpointed_activations_change_nothing(tmp_path):
 
 
 def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_path):
-    model = load_model(tiny_model(tmp_path), "cpu", torch.float32)
+    model = load_model(tiny_model(tmp_path))
     logp, _ = token_logprobs(model, pack(make_rollout(), []))
     assert logp.shape == (0,)
     logp.sum().backward()
@@ -167,7 +175,7 @@ def test_an_unchecked_architecture_is_refused_by_name(tmp_path):
 
     AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="gpt2"):
-        load_model(tmp_path, "cpu", torch.float32)
+        load_model(tmp_path)
 
 
 # --- LoRA -------------------------------------------------------------------------------------------------------------
@@ -175,7 +183,7 @@ def test_an_unchecked_architecture_is_refused_by_name(tmp_path):
 
 def lora_model(path, noise=0.2):
     torch.manual_seed(1)
-    policy = load_model(path, "cpu", torch.float32, lora_rank=2)
+    policy = load_model(path, lora_rank=2)
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
@@ -190,7 +198,7 @@ def test_merged_adapters_give_the_policy_and_switched_off_ones_the_base(tmp_path
     packed = pack(make_rollout(), [0, 1, 2])
     with torch.no_grad():
         logp, _ = token_logprobs(policy, packed)
-        base_logp, _ = token_logprobs(load_model(path, "cpu", torch.float32, trainable=False), packed)
+        base_logp, _ = token_logprobs(load_model(path, trainable=False), packed)
         with policy.disable_adapter():
             off, _ = token_logprobs(policy, packed)
         merged = AutoModelForCausalLM.from_pretrained(path)
@@ -209,6 +217,6 @@ def test_lora_trains_the_adapters_only(tmp_path):
 
 
 def test_weights_carry_a_tied_head_under_both_names(tmp_path):
-    model = load_model(tiny_model(tmp_path), "cpu", torch.float32)
+    model = load_model(tiny_model(tmp_path))
     named = dict(weights(model))
     assert torch.equal(named["lm_head.weight"], named["model.embed_tokens.weight"])

@@ -1,8 +1,8 @@
 """The estimator of the three scripts against exact gradients and exact optima, on a policy small enough to enumerate.
 
-The policy is a table: one row of logits for every prefix over {EOS, a, b} of fewer than three tokens. With variable length the
-responses end at their first EOS, 15 in all; with fixed length EOS is an ordinary token and there are 27. Expectations are sums over
-all groups of responses, weighted by their probability, so nothing here is sampled. All arithmetic is float64.
+The policy is a table: one row of logits for every prefix over {EOS, a, b} of fewer than three tokens. With variable
+length the responses end at their first EOS, 15 in all; with fixed length EOS is an ordinary token and there are 27.
+Expectations are sums over all groups of responses, weighted by their probability: nothing here is sampled.
 """
 
 import ast
@@ -36,7 +36,7 @@ class Table:
         self.prefix = torch.tensor([[PREFIXES.index(y[:t]) for t in range(L)] for y in padded])
         g = torch.Generator().manual_seed(seed)
         self.base_table = torch.randn(len(PREFIXES), V, generator=g, dtype=torch.float64)
-        # Ending at once is worth 0.3 here, whatever comes next is flat: the power of the whole differs from powers of the parts.
+        # Ending at once has 0.3 and the rest spreads out, so the power of the whole is not made of powers of the parts.
         self.base_table[0] = torch.tensor([0.3, 0.35, 0.35], dtype=torch.float64).log()
         self.r_task = (torch.rand(len(self.responses), generator=g) < 0.3).double()
         self.r_task[3] = 1.0
@@ -71,7 +71,7 @@ CASES = {
 
 
 def exact_gradient(problem: Table, table: torch.Tensor, value) -> torch.Tensor:
-    """Gradient of sum_y pi(y) R(y), the objective itself: R's dependence on the policy is differentiated here, not in the script."""
+    """Gradient of sum_y pi(y) R(y), the objective itself, R's dependence on the policy differentiated too."""
     table = table.clone().requires_grad_()
     logp = problem.logp(table)
     expected = (logp.exp() * value(problem.r_task, logp, problem.logp(problem.base_table))).sum()
@@ -94,7 +94,11 @@ def expected_estimate(
     per_group = chance / (group_size if denominator == "responses" else lengths)
     mask = problem.mask[rows]
     spread = (per_group.repeat_interleave(group_size)[:, None] * torch.ones(L))[mask]
-    loss = module.policy_loss(token_logp[rows][mask], spread, advantages[:, None].expand(-1, L)[mask])
+    chosen = token_logp[rows][mask]
+    # The chance of a group enters as an importance weight: log pi - log sampler = log chance.
+    loss = module.policy_loss(
+        chosen, chosen.detach() - spread.log(), advantages[:, None].expand(-1, L)[mask], cap=math.inf
+    )
     return -torch.autograd.grad(loss, table)[0]
 
 
@@ -130,6 +134,9 @@ def test_dividing_by_tokens_is_exact_at_fixed_length_and_biased_in_direction_at_
 
 # --- a script with a slip in it must fail the test above --------------------------------------------------------------
 
+OTHERS = "(groups.sum(1, keepdim=True) - groups) / (group_size - 1)"
+PRODUCT = "importance_weight * advantages * token_logp"
+RATIO = "(token_logp.detach() - sampler_logp)"
 SLIPS = {
     "kl sign": ("rloo_tilted.py", "logp - args.alpha", "logp + args.alpha", "tilted 2, 0.5"),
     "alpha dropped": ("rloo_tilted.py", "args.alpha * logp_base", "logp_base", "tilted 2, 0.5"),
@@ -139,11 +146,13 @@ SLIPS = {
     "tempered sign": ("rloo_tilted.py", "return -log_ratio", "return log_ratio", "tempered 2"),
     "sharpening blunted": ("rloo_sharpen.py", "return logp_base", "return -logp_base", "sharpen"),
     "task reward replaced": ("rloo_task.py", "return r_task", "return logp_base", "task"),
-    "own return in the mean": ("rloo_task.py", "(groups.sum(1, keepdim=True) - groups) / (group_size - 1)", "groups.mean(1, keepdim=True)", "task"),
+    "own return in the mean": ("rloo_task.py", OTHERS, "groups.mean(1, keepdim=True)", "task"),
     "ascent for descent": ("rloo_task.py", "return -(importance_weight", "return (importance_weight", "task"),
-    "advantage dropped": ("rloo_task.py", "importance_weight * advantages * token_logp", "importance_weight * token_logp", "task"),
-    "weight dropped": ("rloo_task.py", "importance_weight * advantages * token_logp", "advantages * token_logp", "task"),
-}  # fmt: skip
+    "advantage dropped": ("rloo_task.py", PRODUCT, "importance_weight * token_logp", "task"),
+    "weight dropped": ("rloo_task.py", PRODUCT, "advantages * token_logp", "task"),
+    "weight turned round": ("rloo_task.py", RATIO, "(sampler_logp - token_logp.detach())", "task"),
+    "weight with gradient": ("rloo_task.py", RATIO, "(token_logp - sampler_logp)", "task"),
+}
 
 
 def with_slip(name: str, old: str, new: str) -> types.ModuleType:
@@ -243,3 +252,9 @@ def test_a_baseline_that_costs_variance_but_no_bias_is_seen_too(old, new):
     """Any mean of the others leaves the expectation alone, so only the values themselves can tell."""
     wrong = with_slip("rloo_task.py", old, new)
     assert not torch.allclose(wrong.leave_one_out(BY_HAND[0], 4), BY_HAND[1])
+
+
+def test_the_importance_weight_is_cut_at_the_cap():
+    token_logp = torch.tensor([0.0, 0.0], requires_grad=True)
+    loss = rloo_tilted.policy_loss(token_logp, torch.tensor([-9.0, -1.0]), torch.tensor([1.0, 1.0]), 20.0)
+    assert torch.allclose(torch.autograd.grad(loss, token_logp)[0], -torch.tensor([20.0, math.e]))

@@ -1,4 +1,4 @@
-"""Two processes do what one does: the same recorded responses, very unequal lengths per rank, real rloo_tilted.main, gloo."""
+"""Two processes do what one does: the same recorded responses, very unequal lengths, rloo_tilted.main, gloo."""
 
 import json
 import os
@@ -28,9 +28,9 @@ def run(folder: Path, processes: int, variant: str = "", *extra: str) -> dict:
     out = folder / f"{processes}{variant.replace(' ', '_')}{''.join(extra)}.pt"
     arguments = (
         f"""--alpha 2 --beta 0.1 --model {folder / "model"} --dataset {folder / "problems.jsonl"}
-        --validation-dataset {folder / "problems.jsonl"} --prompt-file {folder / "bare.txt"} --num-problems 8 --group-size 2
-        --num-steps {STEPS} --learning-rate 1e-3 --warmup-steps 1 --microbatch-tokens 200 --max-total-tokens 80
-        --output-dir {folder / "runs"}""".split()
+        --validation-dataset {folder / "problems.jsonl"} --prompt-file {folder / "bare.txt"} --num-problems 8
+        --group-size 2 --num-steps {STEPS} --learning-rate 1e-3 --warmup-steps 1 --microbatch-tokens 200
+        --max-total-tokens 80 --output-dir {folder / "runs"}""".split()
         + list(extra)
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -1,4 +1,4 @@
-"""The rules of the house: the scripts agree, common/ knows no method, what is logged is documented, every command parses."""
+"""The rules of the house: the scripts agree, common/ knows no method, what is logged is documented, commands parse."""
 
 import ast
 import difflib
@@ -20,7 +20,7 @@ SCRIPTS = ("rloo_task.py", "rloo_sharpen.py", "rloo_tilted.py")
 
 
 def shared_tree(source: str) -> str:
-    """The syntax tree without what may differ: docstring, RETURN_READS, alpha and beta with their docs, and `objective`."""
+    """The syntax tree without what may differ: docstring, RETURN_READS, alpha and beta with their docs, `objective`."""
     tree = ast.parse(source)
     body = []
     for node in tree.body[1:]:
@@ -95,7 +95,7 @@ def test_the_readme_says_of_each_figure_what_the_code_says():
 
 
 def commands() -> list[tuple[str, str]]:
-    """(where, command) of every `python X.py ...` and torchrun command in README and benchmark/, continuation lines joined."""
+    """(where, command) of every python and torchrun command in README and benchmark/, continuation lines joined."""
     found = []
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
         text = path.read_text().replace("\\\n", " ")

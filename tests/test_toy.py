@@ -230,7 +230,7 @@ def test_optimum_weights_of_sharpening_and_of_the_task_reward():
 
 
 def test_true_optimum_at_alpha_one_is_the_base_itself(toy_dir):
-    """At alpha 1, without reward, from samples at temperature 1, all weights are equal: the figures are the sample's."""
+    """At alpha 1 without reward, sampled at temperature 1, all weights are equal: the figures are the sample's."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(toy_dir).eval(), AutoTokenizer.from_pretrained(toy_dir)
     problems, group = toy_problems("toy", "test")[:8], 64
     torch.manual_seed(0)
