@@ -1,7 +1,7 @@
 """RLOO on r_task - beta KL(pi || pi_base^alpha): tilted sampling (Table 1); --beta inf: tempered sampling.
 
-    R(y) = r_task - beta (log pi_theta(y) - alpha log pi_base(y))   Eq. 4   optimum: pi_base^alpha exp(r_task / beta) / Z
-    R(y) = alpha log pi_base(y) - log pi_theta(y)   (beta = inf)    Eq. 6   optimum: pi_base^alpha / Z
+    R(y) = r_task - beta (log pi_theta(y) - alpha log pi_base(y))  Eq. 4   optimum: pi_base^alpha exp(r_task / beta) / Z
+    R(y) = alpha log pi_base(y) - log pi_theta(y)   (beta = inf)   Eq. 6   optimum: pi_base^alpha / Z
 
     python rloo_tilted.py --alpha 2 --beta 1e-2 --model Qwen/Qwen2.5-3B-Instruct
     torchrun --nproc-per-node 4 rloo_tilted.py --alpha 2 --beta 1e-2 --model Qwen/Qwen2.5-3B-Instruct

@@ -61,6 +61,14 @@ def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = 
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_process_group_left():
+    """A training script starts a process group of one; the next file's models must not be sharded over it."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def toy_dir() -> Path:
     """The built-in miniature; made once and cached as a user's would be."""

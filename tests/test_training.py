@@ -1,0 +1,270 @@
+"""The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that must change nothing."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_model
+from transformers import AutoModelForCausalLM
+
+import rloo_sharpen
+import rloo_task
+import rloo_tilted
+from common.grading import Verdict
+from common.run import METRICS, parse
+
+TIMES = ("time/", "charts/tokens_per_second", "charts/mfu")
+
+
+class LengthGrader:
+    """Right where the text has an even number of characters: a reward without worker processes."""
+
+    def __init__(self, *_):
+        pass
+
+    def grade(self, texts, problems):
+        return [Verdict(len(text) % 2 == 0, False, None) for text in texts]
+
+    def equivalence_classes(self, answers, problems):
+        return [[None] * len(row) for row in answers]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    tiny_model(folder / "model")
+    problems = [{"id": f"p{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(12)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
+    (folder / "bare.txt").write_text("{problem}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fast_grader(monkeypatch):
+    for script in (rloo_task, rloo_sharpen, rloo_tilted):
+        monkeypatch.setattr(script, "Grader", LengthGrader)
+
+
+def train(folder: Path, script, *extra: str) -> Path:
+    """Runs a script's main in this process; gives the run folder."""
+    out = folder / f"runs{len(list(folder.glob('runs*')))}"
+    data = f"--model {folder / 'model'} --dataset {folder / 'problems.jsonl'} --prompt-file {folder / 'bare.txt'}"
+    sizes = "--num-problems 3 --group-size 4 --num-steps 4 --eval-every 2 --max-total-tokens 24 --learning-rate 1e-3"
+    words = f"{data} --validation-dataset {folder / 'problems.jsonl'} {sizes} --warmup-steps 2".split()
+    words += [] if "--resume" in extra else ["--output-dir", str(out)]
+    script.main(parse(script.Args, words + list(extra)))
+    return Path(extra[extra.index("--resume") + 1]) if "--resume" in extra else next(out.iterdir())
+
+
+def curves(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(TIMES)} for line in lines]
+
+
+def parameters(run: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(run / "checkpoints" / f"step_{step:06d}").state_dict()
+
+
+def difference(a: dict, b: dict) -> float:
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+TILTED = ("--alpha", "2", "--beta", "0.1")
+
+
+@pytest.fixture(scope="module")
+def tilted(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rloo_tilted, "Grader", LengthGrader)
+        return train(folder, rloo_tilted, *TILTED)
+
+
+@pytest.mark.parametrize("script", [rloo_task, rloo_sharpen])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_every_script_trains_at_variable_and_fixed_length(folder, script, fixed):
+    run = train(folder, script, *(["--fixed-length"] if fixed else []))
+    lines = curves(run)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert difference(parameters(run), AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()) > 1e-3
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    if fixed:  # prompts have 4 to 6 characters, so responses fill what is left of 24
+        assert all(18 <= line["policy/response_length"] <= 20 for line in lines[:-1])
+
+
+def test_everything_that_is_logged_is_described_and_the_other_way_round(tilted):
+    logged = set().union(*(json.loads(line) for line in (tilted / "metrics.jsonl").read_text().splitlines())) - {"step"}
+    general = {key.removesuffix("_se").replace("eval/problems/", "eval/<dataset>/") for key in logged}
+    assert general == set(METRICS) - {"charts/mfu"}  # mfu needs a GPU whose peak is known
+
+
+def test_tensorboard_holds_the_same_figures(tilted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tilted))
+    events.Reload()
+    for line in curves(tilted):
+        for key, value in line.items():
+            if key != "step":
+                at_step = [event.value for event in events.Scalars(key) if event.step == line["step"]]
+                assert at_step == [pytest.approx(value, rel=1e-5)], key
+
+
+def test_the_run_folder_says_what_was_run(tilted):
+    assert json.loads((tilted / "args.json").read_text())["alpha"] == 2.0
+    assert "torch" in (tilted / "env.txt").read_text() and "git rev-parse" in (tilted / "git.txt").read_text()
+    samples = [json.loads(line) for line in (tilted / "samples" / "step_000002.jsonl").read_text().splitlines()]
+    assert len(samples) == 12 and {"id", "problem", "answer", "response", "authors", "strict"} <= set(samples[0])
+
+
+def test_two_runs_of_one_second_get_two_folders(folder, tilted, monkeypatch):
+    monkeypatch.setattr("common.run.time.strftime", lambda *_: "now")
+    args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(folder / "twice")])
+    names = {rloo_tilted.Run(args, "rloo_tilted.py").folder.name for _ in range(3)}
+    assert len(names) == 3
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder, tilted):
+    again, other = train(folder, rloo_tilted, *TILTED), train(folder, rloo_tilted, *TILTED, "--seed", "1")
+    assert curves(again) == curves(tilted)
+    assert difference(parameters(again), parameters(tilted)) == 0
+    assert curves(other) != curves(tilted)
+
+
+def test_a_checkpoint_is_the_policy_and_loads_with_transformers(folder, tilted):
+    base = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert difference(parameters(tilted, 4), base) > 1e-3
+    config = json.loads((tilted / "checkpoints" / "step_000004" / "config.json").read_text())
+    assert config["architectures"] == ["Qwen2ForCausalLM"] and config["use_cache"] is True
+    assert (tilted / "checkpoints" / "step_000004" / "tokenizer.json").exists()
+
+
+# --- the null run -----------------------------------------------------------------------------------------------------
+
+
+def test_tempered_with_alpha_one_has_return_and_gradient_zero_and_never_moves(folder):
+    run = train(folder, rloo_tilted, "--alpha", "1", "--beta", "inf", "--weight-decay", "0")
+    for line in curves(run)[:-1]:
+        assert line["objective/return"] == 0.0 and line["losses/grad_norm"] == 0.0
+    assert difference(parameters(run), AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()) == 0.0
+
+
+# --- flags that must not change the result ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [["--microbatch-tokens", "1"], ["--no-checkpoint-activations"]])
+def test_memory_flags_leave_the_run_alone(folder, tilted, flags):
+    run = train(folder, rloo_tilted, *TILTED, *flags)
+    assert difference(parameters(run), parameters(tilted)) < 1e-5
+    for ours, theirs in zip(curves(run), curves(tilted), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+
+
+def test_skipping_groups_of_equal_rewards_changes_no_parameter_and_no_curve(folder, monkeypatch):
+    skipping = train(folder, rloo_task)
+    assert any(line.get("sampling/skipped_frac") for line in curves(skipping))
+    monkeypatch.setattr(rloo_task, "RETURN_READS", {"r_task", "everything else"})
+    complete = train(folder, rloo_task)
+    assert difference(parameters(skipping), parameters(complete)) < 1e-6
+    for ours, theirs in zip(curves(skipping), curves(complete), strict=True):
+        assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-4, abs=1e-6)
+
+
+def test_without_base_curves_the_task_run_is_the_same_and_the_figures_are_missing_not_made_up(folder):
+    with_base, without = train(folder, rloo_task), train(folder, rloo_task, "--no-base-curves")
+    assert difference(parameters(with_base), parameters(without)) == 0
+    missing = {"objective/logp_base", "objective/kl_base"}
+    for a, b in zip(curves(with_base), curves(without), strict=True):
+        assert {k: v for k, v in a.items() if k not in missing} == b
+
+
+def test_lora_trains_and_leaves_a_plain_checkpoint(folder):
+    run = train(folder, rloo_tilted, *TILTED, "--lora-rank", "2", "--learning-rate", "1e-2")
+    base = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert difference(parameters(run), base) > 1e-3
+    assert curves(run)[0]["objective/kl_base"] == pytest.approx(0, abs=1e-5) != curves(run)[3]["objective/kl_base"]
+
+
+# --- stop and resume --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", [[], ["--lora-rank", "2"]])
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(folder, tilted, monkeypatch, extra):
+    whole = train(folder, rloo_tilted, *TILTED, *extra) if extra else tilted
+    stop_at = 3
+
+    def stop(loss, step, problem_ids):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rloo_tilted, "stop_unless_finite", stop)
+        train(folder, rloo_tilted, *TILTED, *extra)
+    broken = max(folder.glob("runs*/*"), key=lambda path: path.stat().st_mtime)
+    assert [line["step"] for line in curves(broken)] == [0, 1, 2]
+    first = broken.parent
+    resumed = train(folder, rloo_tilted, *TILTED, *extra, "--resume", str(broken), "--output-dir", str(first))
+    assert curves(resumed) == curves(whole)
+    assert difference(parameters(resumed), parameters(whole)) == 0
+
+
+def test_resume_refuses_other_arguments_and_an_empty_folder(folder, tilted, tmp_path):
+    with pytest.raises(ValueError, match="beta was 0.1 and is 0.2"):
+        train(folder, rloo_tilted, "--alpha", "2", "--beta", "0.2", "--resume", str(tilted))
+    with pytest.raises(ValueError, match="nothing to resume"):
+        train(folder, rloo_tilted, *TILTED, "--resume", str(tmp_path))
+
+
+def test_the_best_checkpoints_are_kept_by_both_selections_and_the_rest_is_pruned(folder, tmp_path):
+    args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)])
+    run = rloo_tilted.Run(args, "rloo_tilted.py")
+    accuracies = {0: (0.1, 0.5), 20: (0.6, 0.3), 40: (0.6, 0.4), 60: (0.2, 0.1)}
+    for step, (authors, honest) in accuracies.items():
+        run.checkpoint_path(step).mkdir()
+        run.record_best(step, {"eval/authors": authors, "eval/honest": honest})
+    checkpoints = run.folder / "checkpoints"
+    assert json.loads((checkpoints / "best_authors.json").read_text())["step"] == 20  # the first of equals
+    assert json.loads((checkpoints / "best_honest.json").read_text())["step"] == 0
+    assert {path.name for path in checkpoints.glob("step_*")} == {"step_000000", "step_000020", "step_000060"}
+
+
+# --- what must stop a run, with a line that says what to do -----------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_problems(folder, monkeypatch):
+    monkeypatch.setattr(rloo_tilted, "objective", lambda r_task, *_: r_task * math.nan)
+    with pytest.raises(FloatingPointError, match=r"step 0 .* problems p\d+"):
+        train(folder, rloo_tilted, *TILTED)
+
+
+def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
+    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
+    with pytest.raises(KeyError, match="METRICS"):
+        run.log(0, {"objective/new_idea": 1.0})
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (["--model", "no/such/folder"], "neither a folder"),
+        (["--dataset", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (["--dataset", "imagenet"], "unknown data set"),
+        (["--max-total-tokens", "3"], "raise --max-total-tokens"),
+        (["--max-total-tokens", "4096"], "--max-total-tokens"),
+        (["--num-problems", "99"], "99"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_before_training(folder, flags, message):
+    with pytest.raises(ValueError, match=message) as error:
+        train(folder, rloo_tilted, *flags)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
+    monkeypatch.setattr("common.memory.available", lambda device: 1e6)
+    with pytest.raises(MemoryError, match="would not fit(.|\n)*activations(.|\n)*--checkpoint-activations"):
+        train(folder, rloo_tilted)
