@@ -395,6 +395,8 @@ class Grader:
     """
 
     def __init__(self, num_workers: int = 0, deadline: float = 10.0, memory_gb: float = 2.0):
+        if num_workers < 0:
+            raise ValueError(f"--num-grading-workers {num_workers} must be 0 (one a core, at most 16) or more.")
         num_workers = num_workers or min(16, os.cpu_count() or 1)
         self.deadline, self.memory_gb = deadline, memory_gb
         self.workers = [Worker(deadline, memory_gb) for _ in range(num_workers)]

@@ -3,7 +3,8 @@
 `start_sampler` gives a `VLLMSampler` (vLLM in this process, on a GPU or a CPU) or a `TransformersSampler` (a batched
 KV-cache sampler over a plain transformers model, on any machine). Either owns a copy of the weights, which `push`
 refreshes in place, and either answers `generate` with a `Rollout`. Token ids go in and come out; text is made from them
-in one place, `Rollout.texts`.
+in one place, `Rollout.texts`. For methods that ask again as soon as an answer comes, either takes single requests with
+`submit` and hands back what is done with `collect`, with the normaliser of each token's law (common/logz.py).
 
 Shapes: P prompts, G group size (samples of a prompt), B = P * G rows (row b answers prompt b // G), T prompt columns,
 V vocabulary.
@@ -24,6 +25,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from common.logz import Recorder, Request, Sample, entropy, log_z, logits_processor
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -70,6 +73,8 @@ def start_sampler(
     max_num_seqs: int = 256,
     kv_cache_memory_bytes: int | None = None,
     gpu_memory_utilization: float = 0.9,
+    requests: bool = False,
+    deterministic: bool = False,
     **engine_args,
 ) -> "TransformersSampler | VLLMSampler":
     """Loads `model` (folder or Hub id) into a sampler of the given kind.
@@ -81,6 +86,8 @@ def start_sampler(
     max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
     kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: 1 GiB on a CPU, on a GPU what
         gpu_memory_utilization leaves)
+    requests: vLLM will be asked to `submit` too, not only to `generate`
+    deterministic: vLLM then chooses tokens by the numbers of the request, as transformers always does
     engine_args: passed to vllm.LLM as they are
 
     A program with a process group initialises it first, then starts one sampler on each rank (vLLM makes a group of its
@@ -108,6 +115,7 @@ def start_sampler(
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles C++ for ten seconds
         engine_args.setdefault("enforce_eager", True)
     engine_args |= dict(max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization)
+    engine_args |= dict(requests=requests, deterministic=deterministic)
     return VLLMSampler(model, max_total_tokens, stop_ids, **shared, **engine_args)
 
 
@@ -131,12 +139,17 @@ def _problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
         return list(range(num_prompts))
     if not len(problem_ids) == num_prompts == len(set(problem_ids)):
         raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
-    return [int.from_bytes(hashlib.blake2b(str(i).encode(), digest_size=8).digest(), "little") for i in problem_ids]
+    return [problem_word(i) for i in problem_ids]
 
 
-def _uniforms(seed: int, step: int, word: int, sample: int, count: int) -> np.ndarray:
-    """Gives `count` uniform numbers in [0, 1), float64, of the stream that belongs to one response."""
-    key, counter = np.array([seed, step], np.uint64), np.array([0, 0, sample, word], np.uint64)
+def problem_word(problem_id) -> int:
+    """Gives 64 bits that stand for a problem in counters of random numbers."""
+    return int.from_bytes(hashlib.blake2b(str(problem_id).encode(), digest_size=8).digest(), "little")
+
+
+def uniforms(seed: int, step: int, word: int, sample: int, count: int, stream: int = 0) -> np.ndarray:
+    """Gives `count` uniform numbers in [0, 1), float64; stream 0 holds those that choose a response's tokens."""
+    key, counter = np.array([seed, step], np.uint64), np.array([0, stream, sample, word], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter)).random(count)
 
 
@@ -227,6 +240,7 @@ class TransformersSampler:
             raise ValueError(f"{model} has sliding-window attention, which this sampler does not: use --sampler vllm")
         self.max_total_tokens, self.stop_ids, self.max_batch = max_total_tokens, list(stop_ids), max_batch
         self.kv_cache_memory_bytes = kv_cache_memory_bytes or 4 << 30
+        self.waiting: list[Request] = []
 
     @torch.inference_mode()
     def generate(
@@ -249,28 +263,60 @@ class TransformersSampler:
         budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
         words = _problem_words(problem_ids, len(prompts))
         rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
-        config = self.model.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
-        size = max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+        size = self.capacity(max_total_tokens)
         responses, sampler_logp = [], []
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            uniforms = [_uniforms(seed, step, words[p], sample, budgets[p]) for p, sample in chunk]
-            tokens, logp = self._sample([prompts[p] for p, _ in chunk], uniforms, temperature, fixed_length)
+            numbers = [uniforms(seed, step, words[p], sample, budgets[p]) for p, sample in chunk]
+            tokens, logp = self._sample([prompts[p] for p, _ in chunk], numbers, temperature, fixed_length)
             responses += tokens
             sampler_logp += logp
         return _rollout(prompts, responses, sampler_logp, n, self.stop_ids)
 
-    def _sample(self, prompts: list[list[int]], numbers: list[np.ndarray], temperature: float, fixed_length: bool):
-        """Samples a response for each row, at most one token a uniform number; gives tokens and their log p (nats)."""
+    def capacity(self, max_total_tokens: int) -> int:
+        """Gives the number of rows of this length that run at the same time."""
+        config = self.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
+        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+
+    def submit(self, request: Request) -> None:
+        """Takes a request; `collect` samples for all that wait."""
+        self.waiting.append(request)
+
+    @torch.inference_mode()
+    def collect(self) -> list[Sample]:
+        """Gives the samples of all requests that wait, in one batch as far as memory allows."""
+        waiting, self.waiting = self.waiting, []
+        samples = []
+        for temperature in sorted({request.temperature for request in waiting}):
+            rows = [request for request in waiting if request.temperature == temperature]
+            size = self.capacity(self.max_total_tokens)
+            for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
+                prompts, numbers = [request.prompt for request in chunk], [request.numbers for request in chunk]
+                columns = self._sample(prompts, numbers, temperature, fixed_length=False, record=True)
+                samples += [Sample(r.key, *lists, 0) for r, *lists in zip(chunk, *columns, strict=True)]
+        return samples
+
+    def _sample(
+        self,
+        prompts: list[list[int]],
+        numbers: list[np.ndarray],
+        temperature: float,
+        fixed_length: bool,
+        record: bool = False,
+    ) -> list[list[list]]:
+        """Samples a response for each row, at most one token a uniform number.
+
+        Gives the rows' tokens and their log p (nats); with `record` also log Z and entropy where each was drawn.
+        """
         device = self.device
         budget = torch.tensor([len(row) for row in numbers], device=device)
         steps = int(budget.max())
-        uniforms = torch.zeros(len(numbers), steps, dtype=torch.float64)
-        for row, own in zip(uniforms, numbers, strict=True):
+        uniform = torch.zeros(len(numbers), steps, dtype=torch.float64)
+        for row, own in zip(uniform, numbers, strict=True):
             row[: len(own)] = torch.from_numpy(own)
-        uniforms = uniforms.to(device)
+        uniform = uniform.to(device)
 
         # Each different prompt runs once, padded on the left. Place tells padding: its id is that of a real token too.
         distinct = {tuple(prompt): None for prompt in prompts}
@@ -294,7 +340,9 @@ class TransformersSampler:
         padded = bool(padding.any())
 
         tokens = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
-        sampled_logp = torch.zeros(len(prompts), steps, dtype=torch.float64, device=device)
+        sampled_logp, *recorded = torch.zeros(
+            3 if record else 1, len(prompts), steps, dtype=torch.float64, device=device
+        )
         count = budget.clone()
         stops = torch.tensor([] if fixed_length else self.stop_ids, dtype=torch.long, device=device)
         live = torch.arange(len(prompts), device=device)  # cache row -> row
@@ -305,10 +353,12 @@ class TransformersSampler:
                 token = logp.argmax(-1)
             else:
                 cdf = (logp / temperature).softmax(-1).cumsum(-1)
-                token = torch.searchsorted(cdf, uniforms[live, t, None] * cdf[:, -1:], right=True)[:, 0]
+                token = torch.searchsorted(cdf, uniform[live, t, None] * cdf[:, -1:], right=True)[:, 0]
                 token.clamp_(max=cdf.shape[1] - 1)
             tokens[live, t] = token
             sampled_logp[live, t] = logp.gather(1, token[:, None])[:, 0]
+            if record:
+                recorded[0][live, t], recorded[1][live, t] = log_z(logp, temperature), entropy(logp)
             ended = ~done & (torch.isin(token, stops) | (budget[live] == t + 1))
             count[live[ended]] = t + 1
             done |= ended
@@ -322,7 +372,8 @@ class TransformersSampler:
                 order[holes] = movers
                 live, done, token, position, mask = (x[order] for x in (live, done, token, position, mask))
             logits = self._forward(token[:, None], mask[..., : T + t + 1] if padded else None, position + t, cache)
-        return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in (tokens, sampled_logp)]
+        columns = (tokens, sampled_logp, *recorded)
+        return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in columns]
 
     def _forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
         """Gives the logits of the last column, (rows, V)."""
@@ -406,6 +457,8 @@ class VLLMSampler:
         max_num_seqs: int = 256,
         gpu_memory_utilization: float = 0.9,
         kv_cache_memory_bytes: int | None = None,
+        requests: bool = False,
+        deterministic: bool = False,
         **engine_args,
     ):
         from vllm import LLM
@@ -417,6 +470,12 @@ class VLLMSampler:
         else:  # vLLM would plan for nearly all memory, and its blocks of 128 tokens would share no short prompt
             defaults = dict(block_size=32)
             kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
+        self.recorder, self.deterministic = None, deterministic
+        if requests:
+            self.recorder = Recorder(max_total_tokens)
+            defaults["logits_processors"] = [logits_processor(self.recorder)]
+            # Newer engines have a second model runner, which takes another kind of processor.
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
         with _own_randomness(0):
@@ -437,7 +496,7 @@ class VLLMSampler:
         self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
         self.stale = False  # weights were lost, or a push did not go through
 
-    def _params(self, n: int, budget: int, temperature: float, fixed_length: bool):
+    def _params(self, n: int, budget: int, temperature: float, fixed_length: bool, **more):
         from vllm import SamplingParams
 
         return SamplingParams(
@@ -451,6 +510,7 @@ class VLLMSampler:
             logprobs=0,  # of the sampled token only
             flat_logprobs=True,
             detokenize=False,
+            **more,
         )
 
     def generate(
@@ -483,6 +543,36 @@ class VLLMSampler:
         answers = [answer for output in outputs for answer in output.outputs]
         responses = [list(answer.token_ids) for answer in answers]
         return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
+
+    def capacity(self, max_total_tokens: int) -> int:
+        """Gives the number of requests of this length that run at the same time and keep their cache."""
+        config = self.llm.llm_engine.vllm_config
+        cached = config.cache_config.num_gpu_blocks * config.cache_config.block_size
+        return max(1, min(config.scheduler_config.max_num_seqs, cached // max_total_tokens))
+
+    def submit(self, request: Request) -> None:
+        """Hands a request to the engine; it runs in `collect`. The engine was started with `requests`."""
+        from vllm.sampling_params import RequestOutputKind
+
+        place = self.recorder.take(request, self.deterministic)
+        temperature = 0.0 if self.deterministic else request.temperature  # the processor leaves one token to take
+        asked = dict(place=place, temperature=request.temperature, entropy=request.entropy)
+        asked |= dict(deterministic=self.deterministic)
+        params = self._params(
+            1, request.max_new_tokens, temperature, False, extra_args=asked, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        self.llm.llm_engine.add_request(str(place), {"prompt_token_ids": request.prompt}, params)
+
+    def collect(self) -> list[Sample]:
+        """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
+        engine, samples = self.llm.llm_engine, []
+        while not samples and engine.has_unfinished_requests():
+            for output in engine.step():
+                answer, place = output.outputs[0], int(output.request_id)
+                key, log_z, entropy = self.recorder.give(place, len(answer.token_ids))
+                columns = (list(answer.token_ids), answer.logprobs.logprobs, log_z, entropy)
+                samples.append(Sample(key, *columns, output.num_cached_tokens or 0))
+        return samples
 
     def push(self, named_tensors: NamedTensors) -> None:
         """Loads (state-dict name, full tensor) pairs, tied heads under both names, into the engine and wakes it.

@@ -5,9 +5,8 @@ Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`   a line an operation; no
 Guess     `\\boxed{2}`   no work; about one in ten is right.
 
 Guess and work compete by design. A line of work costs at least 0.8 nats and a guess at least 3.3, so the most likely
-response of all is the work for two or three operations and the guess for five or more. Hard problems are long and
-mostly guessed. All shares stand in `ToyConfig`; they were fixed before the first RL run on it. `OTHER_CONFIGS` has two
-other sets.
+response of all is the work for two to four operations and the guess for six or more. Hard problems are long and mostly
+guessed. All shares stand in `ToyConfig`; they were fixed before the first RL run on it. `OTHER_CONFIGS` has two others.
 
 Pre-training has two parts. School: work without mistakes on problems of all lengths, loss on the response only; without
 it the model needs several times as long to find out how to look an operation up by its letter. Corpus: the shares
@@ -336,6 +335,9 @@ def true_optimum(
     The ten guesses are enumerated; the rest is self-normalised importance sampling from `responses`: B = P * G lists of
     token ids (EOS included), group-contiguous, sampled from the base at `temperature`, of which 1 / alpha fits best.
     For the law of a fixed length pass whole windows and enumerate_guesses=False.
+
+    Every problem has its own optimum here. With a reward it knows which guess is right, which no trained policy can: read
+    guess_share beside accuracy, above all on hard problems.
     """
     group_size = len(responses) // len(problems)
     guesses = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"] if enumerate_guesses else []

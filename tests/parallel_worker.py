@@ -39,6 +39,9 @@ class RecordedSampler:
     def sleep(self):
         pass
 
+    def close(self):
+        pass
+
 
 class RecordedGrader:
     def __init__(self, *_):
@@ -51,40 +54,36 @@ class RecordedGrader:
         pass
 
 
-def main(out: str, variant: str, arguments: list[str]) -> None:
-    record = []
-    clip = torch.nn.utils.clip_grad_norm_
+def train(arguments: list[str], local_denominator: bool) -> dict:
+    """Runs rloo_tilted.main; gives the whole gradient of every step, before clipping, and the parameters at the end."""
+    gradients, policies = [], []
+    clip, load, rollout = torch.nn.utils.clip_grad_norm_, rloo_tilted.load_model, rloo_tilted.Metrics.rollout
 
     def recording_clip(parameters, max_norm):
-        record.append([full_tensor(p.grad).clone() for p in parameters])
+        gradients.append([full_tensor(p.grad).clone() for p in parameters])
         return clip(parameters, max_norm)
-
-    torch.nn.utils.clip_grad_norm_ = recording_clip
-    rloo_tilted.start_sampler = lambda *_, **__: RecordedSampler()
-    rloo_tilted.Grader = RecordedGrader
-    rloo_tilted.validate = lambda *_: {}
-    load, policies = rloo_tilted.load_model, []
 
     def remembering_load(*args, **kwargs):
         policies.append(load(*args, **kwargs))
         return policies[-1]
 
-    rloo_tilted.load_model = remembering_load
-    if variant == "normalise per rank":  # the wrong variant: each rank divides by its own tokens
-        rollout = rloo_tilted.Metrics.rollout
+    def local_tokens(self, batch, vocab_size):  # the wrong variant: each rank divides by its own tokens
+        rollout(self, batch, vocab_size)
+        return torch.distributed.get_world_size() * sum(len(response) for response in batch.responses)
 
-        def local(self, batch, vocab_size):
-            rollout(self, batch, vocab_size)
-            return torch.distributed.get_world_size() * sum(len(response) for response in batch.responses)
-
-        rloo_tilted.Metrics.rollout = local
-    torch.set_num_threads(1)
+    torch.nn.utils.clip_grad_norm_, rloo_tilted.load_model = recording_clip, remembering_load
+    rloo_tilted.Metrics.rollout = local_tokens if local_denominator else rollout
     rloo_tilted.main(parse(rloo_tilted.Args, arguments))
-    parameters = [full_tensor(p.detach()) for p in policies[0].parameters()]
-    if torch.distributed.get_rank() == 0:
-        torch.save({"gradients": record, "parameters": parameters}, out)
-    torch.distributed.destroy_process_group()
+    torch.nn.utils.clip_grad_norm_, rloo_tilted.load_model, rloo_tilted.Metrics.rollout = clip, load, rollout
+    return {"gradients": gradients, "parameters": [full_tensor(p.detach()) for p in policies[0].parameters()]}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    torch.set_num_threads(1)
+    rloo_tilted.start_sampler = lambda *_, **__: RecordedSampler()
+    rloo_tilted.Grader = RecordedGrader
+    rloo_tilted.validate = lambda *_: {}
+    results = {name: train(sys.argv[2:], name == "wrong") for name in ("right", "wrong")}
+    if torch.distributed.get_rank() == 0:
+        torch.save(results, sys.argv[1])
+    torch.distributed.destroy_process_group()

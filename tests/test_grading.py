@@ -451,6 +451,6 @@ def test_only_arithmetic_reaches_evaluation():
     assert calls == ["-(1+2)*3 **4/5.0"]
 
 
-def test_no_worker_is_an_error_that_says_what_to_do():
+def test_a_negative_number_of_workers_is_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="--num-grading-workers"):
-        Grader(num_workers=0)
+        Grader(num_workers=-1)
