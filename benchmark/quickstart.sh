@@ -9,15 +9,15 @@ export PATH=$PWD/.venv/bin:$PATH TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 H
 seed=${1:-1}
 name=quickstart-$(date +%Y%m%d-%H%M%S)
 echo "quickstart: training the miniature with rloo_tilted.py (first use makes it: about two minutes)"
-python rloo_tilted.py --alpha 2 --beta 0.1 --model toy --dataset toy --max-total-tokens 128 --num-steps 60 --learning-rate 3e-4 \
+python rloo_tilted.py --alpha 2 --beta 0.1 --model toy --dataset toy --max-total-tokens 64 --num-steps 60 --learning-rate 3e-4 \
     --warmup-steps 10 --eval-every 20 --validation-size 200 --seed "$seed" --sampler transformers --no-checkpoint-activations \
     --num-grading-workers 2 --exp-name "$name"
 run=$(ls -d runs/"$name"__toy__*)
 
 echo "quickstart: evaluating Base and the trained model, 200 held-out problems x 16"
-python -m common.evaluate --model toy --dataset toy_test --limit 200 --n 16 --max-total-tokens 128 --sampler transformers \
+python -m common.evaluate --model toy --dataset toy_test --limit 200 --n 16 --max-total-tokens 64 --sampler transformers \
     --num-grading-workers 2 --output-dir "$run/results/base"
-python -m common.evaluate --model "$run/checkpoints/step_000060" --dataset toy_test --limit 200 --n 16 --max-total-tokens 128 \
+python -m common.evaluate --model "$run/checkpoints/step_000060" --dataset toy_test --limit 200 --n 16 --max-total-tokens 64 \
     --sampler transformers --num-grading-workers 2
 
 python - "$run" <<'EOF'

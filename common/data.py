@@ -327,7 +327,8 @@ def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None
 def fit_window(
     problems: list[Problem], prompts: list[list[int]], max_total_tokens: int
 ) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems and prompts that leave room for a response token in the window; prints the others' ids.
+    """Gives the problems and prompts that leave room for a response token in the window; prints how many do not
+    and up to 20 of their ids.
 
     Raises ValueError if none is left.
     """
@@ -340,9 +341,10 @@ def fit_window(
             f"the shortest of {len(problems)} has {shortest}: raise --max-total-tokens"
         )
     if too_long:
+        more = f" and {len(too_long) - 20} more" if len(too_long) > 20 else ""
         print(
-            f"skipped {len(too_long)} of {len(problems)} problems, "
-            f"whose prompts leave no room for a response in {max_total_tokens} tokens: {', '.join(too_long)}"
+            f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response "
+            f"in {max_total_tokens} tokens: {', '.join(too_long[:20])}{more}"
         )
     keep = [i for i, fit in enumerate(fits) if fit]
     return [problems[i] for i in keep], [prompts[i] for i in keep]

@@ -3,10 +3,11 @@
     log Z = logsumexp(logits / T) - logsumexp(logits) / T = log sum_v p(v)^(1/T)     the normaliser of temperature T
     H     = - sum_v p(v) log p(v)                                                    the entropy at temperature 1
 
-With the log p of the token this is all that is needed of two laws, p and p at temperature T: log q = log p / T - log Z.
+Beside the token's log p this is all there is to know of two laws, p and p at temperature T: log q = log p / T - log Z.
 vLLM shows its raw logits to a logits processor, which writes them down: no second pass, no change to the engine.
 """
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -39,93 +40,106 @@ class Sample:
 
 
 def log_z(logits: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:
-    """Gives log Z of each row: (rows, V) -> (rows,); `temperature` is a number or (rows, 1)."""
-    power = 1 / temperature
-    power = power[:, 0] if isinstance(power, torch.Tensor) else power
-    return (logits / temperature).logsumexp(-1) - logits.logsumexp(-1) * power
+    """Gives log Z of each row: (rows, V) -> (rows, 1); `temperature` is a number or (rows, 1)."""
+    return (logits / temperature).logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True) / temperature
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Gives the entropy of each row's softmax, nats: (rows, V) -> (rows,)."""
-    logp = logits.log_softmax(-1)
-    return -(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1)
+    """Gives the entropy of each row's softmax, nats: (rows, V) -> (rows, 1)."""
+    p = logits.softmax(-1)
+    return torch.special.entr(p).sum(-1, keepdim=True)
+
+
+def inverse_cdf(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Gives the token at which each row's distribution function passes its number: (rows, V), (rows, 1) -> (rows, 1)."""
+    cdf = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    return torch.searchsorted(cdf, numbers * cdf[:, -1:], right=True).clamp_(max=cdf.shape[1] - 1)
 
 
 class Recorder:
-    """Tables on the engine's device with a row for each request in flight and a column for each of its tokens."""
+    """Host tables with a row for each request in flight and a column for each of its tokens."""
 
-    def __init__(self, window: int):
-        self.window, self.keys, self.free = window, [], []
-        self.values = torch.empty(2, 0, window)  # log Z and entropy
-        self.numbers = torch.empty(0, window, dtype=torch.float64)
+    def __init__(self, rows: int, window: int):
+        self.values = np.empty((2, rows, window))  # log Z and H
+        self.numbers = np.empty((rows, window))
+        self.keys: list[Hashable] = [None] * rows
+        self.free = list(range(rows))
+        self.pending: deque = deque()  # steps of the engine that may still be on their way from the device
 
-    def take(self, request: Request, deterministic: bool) -> int:
+    def take(self, request: Request) -> int:
         """Gives a row to a request."""
         if not self.free:
-            first, more = len(self.keys), len(self.keys) or 64
-            self.values = torch.cat([self.values, self.values.new_empty(2, more, self.window)], 1)
-            self.numbers = torch.cat([self.numbers, self.numbers.new_empty(more, self.window)])
-            self.keys += [None] * more
-            self.free += range(first, first + more)
-        place = self.free.pop()
-        self.keys[place] = request.key
-        self.values[0, place], self.values[1, place] = torch.nan, 0
-        if deterministic:
-            self.numbers[place, : len(request.numbers)] = torch.from_numpy(request.numbers)
-        return place
+            raise RuntimeError(f"{len(self.keys)} requests are in flight: collect before you submit more")
+        row = self.free.pop()
+        self.keys[row], self.values[:, row] = request.key, np.nan
+        self.numbers[row, : len(request.numbers)] = request.numbers
+        return row
 
-    def give(self, place: int, length: int) -> tuple[Hashable, list[float], list[float]]:
-        """Frees a row; gives its request's key and its first `length` values of log Z and of the entropy."""
-        values = self.values[:, place, :length].tolist()
-        if any(value != value for value in values[0]):
-            raise RuntimeError("the engine did not show all its logits: start it without speculative decoding.")
-        self.free.append(place)
-        return self.keys[place], *values
+    def note(self, rows: list[int], columns: list[int], values: torch.Tensor) -> None:
+        """Writes values (2, number of rows) at (row, column) without waiting for the device."""
+        arrived = torch.cuda.Event() if values.is_cuda else None
+        values = values.to("cpu", non_blocking=True)
+        if arrived:
+            arrived.record()
+        self.pending.append((arrived, rows, columns, values))
+
+    def give(self, row: int, length: int) -> tuple[Hashable, list[float], list[float]]:
+        """Frees a row; gives its request's key and its first `length` values of log Z and of H."""
+        # The tokens of a step reach the host after its values: what is still under way belongs to a later step.
+        while self.pending and (self.pending[0][0] is None or self.pending[0][0].query()):
+            _, rows, columns, values = self.pending.popleft()
+            self.values[:, rows, columns] = values.numpy()
+        values = self.values[:, row, :length]
+        if np.isnan(values).any():
+            raise RuntimeError("the engine did not show all its logits: use --sampler transformers for this model")
+        self.free.append(row)
+        return self.keys[row], *values.tolist()
 
 
 def logits_processor(recorder: Recorder) -> type:
-    """Gives the class of vLLM logits processors that fill `recorder`, for LLM(logits_processors=[...]), in this process."""
+    """Gives a class for LLM(logits_processors=[...]), in this process, that fills `recorder` for requests with extra_args
+    row, temperature, entropy and deterministic (then it also chooses their tokens, by `inverse_cdf`)."""
     from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
 
     class RecordingProcessor(LogitsProcessor):
         def __init__(self, vllm_config, device: torch.device, is_pin_memory: bool):
             self.vocabulary = vllm_config.model_config.get_vocab_size()
             self.device, self.pinned = device, is_pin_memory
-            recorder.values, recorder.numbers = recorder.values.to(device), recorder.numbers.to(device)
-            self.rows: dict[int, tuple[dict, list[int]]] = {}  # row of the batch -> its request, its tokens so far
+            self.requests: dict[int, tuple[dict, list[int]]] = {}  # by row of the batch: extra_args, tokens so far
 
         def is_argmax_invariant(self) -> bool:
-            return False  # such processors see the logits before the temperature
+            return False  # these see the logits before the temperature
 
         def update_state(self, batch_update) -> None:
-            process_dict_updates(
-                self.rows,
-                batch_update,
-                lambda params, prompt, output: params.extra_args and (params.extra_args, output),
-            )
+            def entry(params, prompt, output):
+                return params.extra_args and (params.extra_args, output)
+
+            process_dict_updates(self.requests, batch_update, entry)
 
         def apply(self, logits: torch.Tensor) -> torch.Tensor:
-            """Writes down log Z of the token about to be drawn. Its column is the number of tokens drawn before it, so a
-            piece of a long prompt, or a request that is computed again after preemption, is overwritten by what counts."""
-            if not self.rows:
+            """Notes log Z of the token to be drawn now, in the column that is the number of tokens drawn before: the
+            last to write a column is the pass that its token is drawn from, also after preemption or a partial prefill."""
+            if not self.requests:
                 return logits
             if logits.shape[1] < self.vocabulary:
                 raise ValueError(
-                    f"the engine shows {logits.shape[1]} of {self.vocabulary} logits, so log Z would be wrong: "
-                    "run one engine a GPU (tensor_parallel_size 1), or use --sampler transformers."
+                    f"the engine shows {logits.shape[1]} of {self.vocabulary} logits, which gives a wrong log Z: "
+                    "run it on one GPU, or use --sampler transformers."
                 )
-            requests, outputs = zip(*self.rows.values(), strict=True)
-            row, place, column = self._on_device(
-                [list(self.rows), [request["place"] for request in requests], [len(output) for output in outputs]],
-                torch.long,
-            )
-            temperature = self._on_device([request["temperature"] for request in requests], torch.float32)[:, None]
-            seen = logits if len(row) == len(logits) else logits[row]
-            ...
+            batch_rows = sorted(self.requests)
+            asked = [self.requests[i][0] for i in batch_rows]
+            rows, columns = [a["row"] for a in asked], [len(self.requests[i][1]) for i in batch_rows]
+            seen = logits if len(batch_rows) == len(logits) else logits[batch_rows]
+            temperature = self._to_device([a["temperature"] for a in asked])
+            h = entropy(seen) if any(a["entropy"] for a in asked) else torch.zeros_like(temperature)
+            recorder.note(rows, columns, torch.cat([log_z(seen, temperature), h], 1).T)
+            if asked[0]["deterministic"]:
+                token = inverse_cdf(seen, temperature, self._to_device(recorder.numbers[rows, columns]))
+                logits[batch_rows] = torch.full_like(seen, float("-inf")).scatter_(1, token, 0.0)
             return logits
 
-        def _on_device(self, values: list, dtype: torch.dtype) -> torch.Tensor:
-            host = torch.tensor(values, dtype=dtype, pin_memory=self.pinned)
-            return host.to(self.device, non_blocking=True)
+        def _to_device(self, values) -> torch.Tensor:
+            column = torch.tensor(values, dtype=torch.float64)[:, None]
+            return (column.pin_memory() if self.pinned else column).to(self.device, non_blocking=True)
 
     return RecordingProcessor

@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from common.logz import Recorder, Request, Sample, entropy, log_z, logits_processor
+from common.logz import Recorder, Request, Sample, entropy, inverse_cdf, log_z, logits_processor
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -352,13 +352,11 @@ class TransformersSampler:
             if temperature == 0:
                 token = logp.argmax(-1)
             else:
-                cdf = (logp / temperature).softmax(-1).cumsum(-1)
-                token = torch.searchsorted(cdf, uniform[live, t, None] * cdf[:, -1:], right=True)[:, 0]
-                token.clamp_(max=cdf.shape[1] - 1)
+                token = inverse_cdf(logp, temperature, uniform[live, t, None])[:, 0]
             tokens[live, t] = token
             sampled_logp[live, t] = logp.gather(1, token[:, None])[:, 0]
             if record:
-                recorded[0][live, t], recorded[1][live, t] = log_z(logp, temperature), entropy(logp)
+                recorded[0][live, t], recorded[1][live, t] = log_z(logp, temperature)[:, 0], entropy(logp)[:, 0]
             ended = ~done & (torch.isin(token, stops) | (budget[live] == t + 1))
             count[live[ended]] = t + 1
             done |= ended
@@ -472,7 +470,7 @@ class VLLMSampler:
             kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
         self.recorder, self.deterministic = None, deterministic
         if requests:
-            self.recorder = Recorder(max_total_tokens)
+            self.recorder = Recorder(max_num_seqs, max_total_tokens)
             defaults["logits_processors"] = [logits_processor(self.recorder)]
             # Newer engines have a second model runner, which takes another kind of processor.
             os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
@@ -554,24 +552,27 @@ class VLLMSampler:
         """Hands a request to the engine; it runs in `collect`. The engine was started with `requests`."""
         from vllm.sampling_params import RequestOutputKind
 
-        place = self.recorder.take(request, self.deterministic)
-        temperature = 0.0 if self.deterministic else request.temperature  # the processor leaves one token to take
-        asked = dict(place=place, temperature=request.temperature, entropy=request.entropy)
-        asked |= dict(deterministic=self.deterministic)
+        row = self.recorder.take(request)
+        asked = dict(row=row, temperature=request.temperature, entropy=request.entropy, deterministic=self.deterministic)
         params = self._params(
-            1, request.max_new_tokens, temperature, False, extra_args=asked, output_kind=RequestOutputKind.FINAL_ONLY
+            n=1,
+            budget=request.max_new_tokens,
+            temperature=0.0 if self.deterministic else request.temperature,  # one token is left to choose from
+            fixed_length=False,
+            extra_args=asked,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self.llm.llm_engine.add_request(str(place), {"prompt_token_ids": request.prompt}, params)
+        self.llm.llm_engine.add_request(str(row), {"prompt_token_ids": request.prompt}, params)
 
     def collect(self) -> list[Sample]:
         """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
         engine, samples = self.llm.llm_engine, []
         while not samples and engine.has_unfinished_requests():
             for output in engine.step():
-                answer, place = output.outputs[0], int(output.request_id)
-                key, log_z, entropy = self.recorder.give(place, len(answer.token_ids))
-                columns = (list(answer.token_ids), answer.logprobs.logprobs, log_z, entropy)
-                samples.append(Sample(key, *columns, output.num_cached_tokens or 0))
+                answer = output.outputs[0]
+                key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
+                lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
+                samples.append(Sample(key, *lists, output.num_cached_tokens or 0))
         return samples
 
     def push(self, named_tensors: NamedTensors) -> None:

@@ -336,8 +336,8 @@ def true_optimum(
     token ids (EOS included), group-contiguous, sampled from the base at `temperature`, of which 1 / alpha fits best.
     For the law of a fixed length pass whole windows and enumerate_guesses=False.
 
-    Every problem has its own optimum here. With a reward it knows which guess is right, which no trained policy can: read
-    guess_share beside accuracy, above all on hard problems.
+    Every problem has its own optimum. With a reward that one knows which guess is right, which no trained policy can:
+    read guess_share beside accuracy, above all on hard problems.
     """
     group_size = len(responses) // len(problems)
     guesses = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"] if enumerate_guesses else []

@@ -2,7 +2,9 @@
 
 import math
 import random
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -180,6 +182,21 @@ def test_toy_path_leaves_nothing_under_its_name_when_the_build_fails(tmp_path, m
     AutoModelForCausalLM.from_pretrained(toy_path(TINY))
 
 
+def test_two_that_ask_at_once_get_one_build(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_CACHE", str(tmp_path))
+    builds, model = [], toy.pretrain(TINY)
+
+    def slow(config):
+        builds.append(config)
+        time.sleep(0.3)
+        return model
+
+    monkeypatch.setattr(toy, "pretrain", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(toy_path, [TINY, TINY])
+    assert first == second and first.exists() and len(builds) == 1
+
+
 def test_pretraining_is_deterministic_and_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -250,6 +267,10 @@ def test_true_optimum_at_alpha_one_is_the_base_itself(toy_dir):
         assert abs(base.guess_share - guess) <= tolerance
         assert abs(base.length - length) <= 50 * tolerance
         assert base.effective_samples > 0.8 * group
+    boxes = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"]
+    prompts = [tokenizer.encode(problem) for _, problem, _, _ in problems for _ in boxes]
+    exact_share = toy.response_logp(model, prompts, boxes * len(problems)).exp().sum() / len(problems)
+    assert abs(base.guess_share - exact_share) < 0.02
     assert true_optimum(model, tokenizer, problems, responses, 1.0, beta=0.0).accuracy == pytest.approx(1.0)
     assert true_optimum(model, tokenizer, problems, responses, math.inf).logp_base > base.logp_base + 1
 
