@@ -126,8 +126,10 @@ class Args:
             raise ValueError("--num-steps, --num-problems, --eval-every and --max-total-tokens must be at least 1.")
 
 
-def objective(r_task: torch.Tensor, logp: torch.Tensor, logp_base: torch.Tensor, args: Args) -> torch.Tensor:
-    """The return of each response (b,), from task reward and log-probabilities in nats: Eq. 5."""
+def objective(
+    r_task: torch.Tensor, logp: torch.Tensor, logp_base: torch.Tensor, length: torch.Tensor, args: Args
+) -> torch.Tensor:
+    """The return of each response (b,), from task reward, log-probabilities (nats), tokens: Eq. 5."""
     return logp_base
 
 
@@ -206,7 +208,7 @@ def main(args: Args) -> None:
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
                 logp = packed.sum(token_logp.detach())  # (b,)
                 logp_base = packed.sum(base_logprobs(policy, base, packed)) if needs_base else logp * math.nan  # (b,)
-                returns = objective(r_task[packed.rows], logp, logp_base, args)  # (b,)
+                returns = objective(r_task[packed.rows], logp, logp_base, packed.length, args)  # (b,)
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator

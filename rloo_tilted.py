@@ -131,9 +131,10 @@ class Args:
             raise ValueError("--num-steps, --num-problems, --eval-every and --max-total-tokens must be at least 1.")
 
 
-def objective(r_task: torch.Tensor, logp: torch.Tensor, logp_base: torch.Tensor, args: Args) -> torch.Tensor:
-    """The return of each response (b,), from task reward and log-probabilities in nats: Eq. 4, and Eq. 6 for beta =
-    inf."""
+def objective(
+    r_task: torch.Tensor, logp: torch.Tensor, logp_base: torch.Tensor, length: torch.Tensor, args: Args
+) -> torch.Tensor:
+    """The return of each response (b,), from task reward, log-probabilities (nats), tokens: Eq. 4; beta inf: Eq. 6."""
     log_ratio = logp - args.alpha * logp_base
     return -log_ratio if math.isinf(args.beta) else r_task - args.beta * log_ratio
 
@@ -213,7 +214,7 @@ def main(args: Args) -> None:
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
                 logp = packed.sum(token_logp.detach())  # (b,)
                 logp_base = packed.sum(base_logprobs(policy, base, packed)) if needs_base else logp * math.nan  # (b,)
-                returns = objective(r_task[packed.rows], logp, logp_base, args)  # (b,)
+                returns = objective(r_task[packed.rows], logp, logp_base, packed.length, args)  # (b,)
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator

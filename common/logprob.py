@@ -41,6 +41,7 @@ class Packed:
     predictors: torch.Tensor  # (N,) the position in S whose hidden state predicts each response token
     targets: torch.Tensor  # (N,) the response tokens
     segment: torch.Tensor  # (N,) 0..b-1, which response each token belongs to
+    length: torch.Tensor  # (b,) tokens of each response, float64
     sampler_logp: torch.Tensor  # (N,) nats, float32
 
     def sum(self, token_values: torch.Tensor) -> torch.Tensor:
@@ -84,6 +85,7 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
         predictors=tensor(predictors, torch.long),
         targets=tensor(targets, torch.long),
         segment=tensor(segment, torch.long),
+        length=tensor([len(rollout.responses[row]) for row in rows], torch.float64),
         sampler_logp=tensor(logp, torch.float32),
     )
 

@@ -87,7 +87,8 @@ def expected_estimate(
     rows = groups.view(-1)
     token_logp = problem.token_logp(table)
     logp = token_logp.detach().sum(1)
-    returns = module.objective(problem.r_task[rows], logp[rows], problem.logp(problem.base_table)[rows], args)
+    length = problem.mask.sum(1)[rows]
+    returns = module.objective(problem.r_task[rows], logp[rows], problem.logp(problem.base_table)[rows], length, args)
     advantages = module.leave_one_out(returns, group_size)
     chance = problem.probabilities(table.detach())[groups].prod(1)
     lengths = problem.mask.sum(1)[groups].sum(1)

@@ -1,12 +1,15 @@
 """The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that must change nothing."""
 
+import importlib.util
 import json
 import math
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import ROOT, tiny_model
 from transformers import AutoModelForCausalLM
 
 import rloo_sharpen
@@ -268,3 +271,24 @@ def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
     monkeypatch.setattr("common.memory.available", lambda device: 1e6)
     with pytest.raises(MemoryError, match="would not fit(.|\n)*activations(.|\n)*--checkpoint-activations"):
         train(folder, rloo_tilted)
+
+
+# --- copy and modify: the commands of README, as they stand there ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["random_reward", "logp_per_token"])
+def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, monkeypatch, name):
+    command = re.search(rf"^ +(sed .* rloo_tilted.py > {name}.py)$", (ROOT / "README.md").read_text(), re.M).group(1)
+    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(f"{name}.py", f"{tmp_path}/{name}.py")
+    subprocess.run(command, shell=True, check=True)
+    spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "Grader", LengthGrader)
+    lines = curves(train(folder, script))
+    assert len(lines) == 5
+    for line in lines[:-1]:
+        if name == "random_reward":
+            assert 0.2 < line["objective/return"] < 0.8
+        else:
+            assert -6 < line["objective/return"] < 0 and line["objective/logp_base"] < line["objective/return"]
