@@ -13,9 +13,9 @@ from common.logprob import pack, plan_microbatches, token_logprobs, weights
 from common.rollout import Rollout
 
 
-def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False):
+def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False, dtype=torch.float32):
     args = SimpleNamespace(lora_rank=lora_rank, checkpoint_activations=checkpoint_activations)
-    return load(path, args, torch.device("cpu"), torch.float32, trainable)
+    return load(path, args, torch.device("cpu"), dtype, trainable)
 
 
 KINDS = [("qwen2", True), ("qwen2", False), ("qwen3", True), ("llama", False), ("llama", True)]
@@ -112,6 +112,17 @@ def test_groups_that_teach_nothing_come_last_without_a_backward_pass_and_one_bac
     plan = plan_microbatches(rollout, [False, True, False, True], 10_000)
     assert plan == [([1, 3], True), ([0, 2], False)]
     assert plan_microbatches(rollout, [False] * 4, 10_000) == [([], True), ([0, 1, 2, 3], False)]
+
+
+def test_in_bfloat16_the_error_is_no_larger_than_that_of_transformers(tmp_path):
+    path = tiny_model(tmp_path, "qwen3")
+    rollout = make_rollout(groups=8, group_size=8)
+    with torch.no_grad():
+        exact, _ = reference(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), rollout)
+        theirs, _ = reference(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), rollout)
+        ours, _ = token_logprobs(load_model(path, trainable=False, dtype=torch.bfloat16), pack(rollout, list(range(8))))
+    assert (theirs - exact).abs().mean() > 1e-3
+    assert (ours - exact).abs().mean() <= 1.2 * (theirs - exact).abs().mean()
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1024])

@@ -94,17 +94,21 @@ def test_the_readme_says_of_each_figure_what_the_code_says():
 # --- every command in README and benchmark/ parses --------------------------------------------------------------------
 
 
+PROGRAM = r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+(?:--\s+)?)?"
+
+
 def commands() -> list[tuple[str, str]]:
-    """(where, command) of every python and torchrun command in README and benchmark/, continuation lines joined."""
+    """(where, command) of every python and torchrun command in README and benchmark/: continuation lines joined, variables
+    that the file sets filled in, other variables replaced by 1."""
     found = []
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
         text = path.read_text().replace("\\\n", " ")
+        variables = dict(re.findall(r'^(\w+)="([^"]*)"', text, re.M)) if path.suffix == ".sh" else {}
         for line in text.splitlines():
-            match = re.search(
-                r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+)?((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line
-            )
+            match = re.search(PROGRAM + r"((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line)
             if match:
-                found.append((path.name, match.group(1).strip()))
+                words = re.sub(r"\$\{?(\w+)\}?", lambda m: variables.get(m.group(1), "1"), match.group(1))
+                found.append((path.name, " ".join(words.replace('"$@"', "").split())))
     return found
 
 
@@ -125,8 +129,7 @@ def test_every_documented_command_parses(where, command):
     parser = (PARSERS | {"common.evaluate": common.evaluate.Args}).get(words[0])
     if parser is None:
         pytest.skip(f"{words[0]} is not one of the scripts: the reader's own copy")
-    arguments = [re.sub(r"\$\{?\w+\}?", "1", word) for word in words[1:] if word not in ('"$@"', "$@")]
-    tyro.cli(parser, args=arguments)
+    tyro.cli(parser, args=words[1:])
 
 
 def test_a_command_with_an_unknown_flag_fails():

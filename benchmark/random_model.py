@@ -1,0 +1,46 @@
+"""A model of a real shape with random weights, for speed and memory, which do not depend on the values: no download.
+
+    python benchmark/random_model.py qwen2.5-3b /tmp/qwen2.5-3b
+    python rloo_tilted.py --alpha 2 --beta 1e-2 --model /tmp/qwen2.5-3b --dataset toy --fixed-length --max-total-tokens 640 \\
+        --num-steps 3 --eval-every 3 --validation-size 32
+
+The tokenizer is the miniature's, so nearly all sampled tokens are ones it does not have (sampling/out_of_vocabulary_frac) and
+responses are as long as the window allows. Seconds by phase are in metrics.jsonl, time/*.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from common.toy import toy_path
+
+# name: (model type, vocabulary, hidden, layers, heads, key heads, head dim, MLP), as in the models' own configurations
+SHAPES = {
+    "qwen2.5-3b": ("qwen2", 151936, 2048, 36, 16, 2, 128, 11008),
+    "qwen3-4b": ("qwen3", 151936, 2560, 36, 32, 8, 128, 9728),
+    "llama-3.2-3b": ("llama", 128256, 3072, 28, 24, 8, 128, 8192),
+    "tiny": ("qwen3", 128, 64, 2, 2, 1, 32, 128),
+}
+NAMES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "intermediate_size",
+)  # fmt: skip
+
+
+def main(shape: str, folder: str) -> None:
+    kind, *values = SHAPES[shape]
+    special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0, "max_position_embeddings": 32768}
+    config = AutoConfig.for_model(kind, **dict(zip(NAMES, values, strict=True)), **special, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(toy_path()).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in SHAPES:
+        sys.exit(f"usage: python benchmark/random_model.py {{{','.join(SHAPES)}}} FOLDER")
+    main(*sys.argv[1:])
