@@ -222,15 +222,15 @@ def main(args: Args) -> None:
                 metrics.sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), entropy, packed.sampler_logp)
             grad_norm = torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)
-            learning_rate = args.learning_rate * min(1.0, 0.1 + 0.9 * step / args.warmup_steps)
-            optimizer.param_groups[0]["lr"] = learning_rate
+            warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
+            optimizer.param_groups[0]["lr"] = warm * args.learning_rate
             optimizer.step()
             optimizer.zero_grad()
 
         # 4. what happened
         metrics.mean("losses/grad_norm", full_tensor(grad_norm))
         metrics.mean("sampling/skipped_frac", [1.0 - learning for learning in learns])
-        metrics.mean("charts/learning_rate", [learning_rate])
+        metrics.mean("charts/learning_rate", [warm * args.learning_rate])
         if figures:  # a validated step also leaves responses to read
             run.save_samples(step, batch, texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))

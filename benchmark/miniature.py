@@ -1,6 +1,6 @@
 """Each run of benchmark/miniature.sh beside the exact optimum of its objective: python benchmark/miniature.py OUTPUT
 
-A run that ends away from its optimum has a problem of optimisation; one whose optimum is bad has a problem of objective.
+A run that ends away from its optimum has a problem of optimisation; one whose optimum is bad, a problem of objective.
 The optimum is computed from the base (common/toy.py:true_optimum), 100 test problems x 48 samples. Prints a Markdown
 table and leaves it, with the numbers it was made from, in summary.md and summary.json of the folder.
 """

@@ -1,11 +1,11 @@
 """A model of a real shape with random weights, for speed and memory, which do not depend on the values: no download.
 
     python benchmark/random_model.py qwen2.5-3b /tmp/qwen2.5-3b
-    python rloo_tilted.py --alpha 2 --beta 1e-2 --model /tmp/qwen2.5-3b --dataset toy --fixed-length --max-total-tokens 640 \\
-        --num-steps 3 --eval-every 3 --validation-size 32
+    python rloo_tilted.py --alpha 2 --beta 1e-2 --model /tmp/qwen2.5-3b --dataset toy --fixed-length \\
+        --max-total-tokens 640 --num-steps 3 --eval-every 3 --validation-size 32
 
-The tokenizer is the miniature's, so nearly all sampled tokens are ones it does not have (sampling/out_of_vocabulary_frac) and
-responses are as long as the window allows. Seconds by phase are in metrics.jsonl, time/*.
+The tokenizer is the miniature's, so nearly all sampled tokens are ones it does not have and responses fill the window.
+Seconds by phase are in metrics.jsonl, time/*.
 """
 
 import sys

@@ -40,7 +40,10 @@ def estimate(
     precision, and LoRA needs no copy of it. Activations are what autograd keeps of a decoder layer, token by token."""
     parameters = count_parameters(config)
     layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
-    adapters = lora_rank * layers * 9 * (hidden + mlp) // 2 if lora_rank else 0  # seven linear layers, roughly
+    heads = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    queries, keys = heads * config.num_attention_heads, heads * config.num_key_value_heads
+    # Inputs and outputs of q and o, k and v, gate and up and down: an adapter has rank times as many weights.
+    adapters = lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
     per_layer = compute_bytes * (10 * hidden + 4 * mlp)  # queries to MLP, as autograd keeps them
     stored = layers * compute_bytes * hidden + per_layer if checkpoint_activations else layers * per_layer
     head = 3 * 1024 * config.vocab_size * 4  # logits of one chunk, their softmax and gradient

@@ -98,8 +98,8 @@ PROGRAM = r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+(?:--\s+)?)?"
 
 
 def commands() -> list[tuple[str, str]]:
-    """(where, command) of every python and torchrun command in README and benchmark/: continuation lines joined, variables
-    that the file sets filled in, other variables replaced by 1."""
+    """(where, command) of every python and torchrun command in README and benchmark/: continuation lines joined,
+    variables that the file sets filled in, other variables replaced by 1."""
     found = []
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
         text = path.read_text().replace("\\\n", " ")
@@ -107,7 +107,9 @@ def commands() -> list[tuple[str, str]]:
         for line in text.splitlines():
             match = re.search(PROGRAM + r"((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line)
             if match:
-                words = re.sub(r"\$\{?(\w+)\}?", lambda m: variables.get(m.group(1), "1"), match.group(1))
+                words = re.sub(
+                    r"\$\{?(\w+)\}?", lambda m, known=variables: known.get(m.group(1), "1"), match.group(1)
+                )
                 found.append((path.name, " ".join(words.replace('"$@"', "").split())))
     return found
 
