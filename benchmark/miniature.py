@@ -44,42 +44,44 @@ def optima() -> dict[str, list[float]]:
     return found
 
 
-def row_of(run: Path) -> dict:
-    """What is known of one run at its end: 200 test problems x 16, and its best validated step."""
+def results_of(file: Path) -> dict:
+    """What common.evaluate found: 200 test problems x 16, and the share of guesses among the responses."""
+    metrics = json.loads(file.read_text())["metrics"]["authors"]
+    lines = file.with_suffix("").with_suffix(".responses.jsonl").read_text().splitlines()[1:]
+    texts = [text for line in lines for text in json.loads(line)["responses"]]
+    keys = ("pass_at_1", "pass_at_1_se", "pass_at_16", "maj_at_16", "response_length")
+    return {key: metrics[key] for key in keys} | {"guesses": sum(map(is_guess, texts)) / len(texts)}
+
+
+def is_guess(text: str) -> bool:
+    return response_kind(text) == "guess"
+
+
+def curves_of(run: Path) -> dict:
+    """The run's best validated step, and log pi_base over its last five steps."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    results = next((run / "results").glob("step_*/toy_test__n16__seed1.json"))
-    metrics = json.loads(results.read_text())["metrics"]["authors"]
-    responses = results.with_suffix("").with_suffix(".responses.jsonl").read_text().splitlines()[1:]
-    texts = [text for line in responses for text in json.loads(line)["responses"]]
     best = max((line for line in lines if "eval/authors" in line), key=lambda line: line["eval/authors"])
     last = [line["objective/logp_base"] for line in lines if "objective/logp_base" in line][-5:]
-    return {
-        "run": run.name.split("__")[0],
-        **{key: metrics[key] for key in ("pass_at_1", "pass_at_1_se", "pass_at_16", "maj_at_16", "response_length")},
-        "guesses": sum(response_kind(text) == "guess" for text in texts) / len(texts),
-        "logp_base": sum(last) / len(last),
-        "best": best["eval/authors"],
-        "best_step": best["step"],
-    }
+    return {"logp_base": sum(last) / len(last), "best": best["eval/authors"], "best_step": best["step"]}
 
 
 def main(folder: Path) -> None:
-    best = optima()
-    rows = [row_of(run) for run in sorted(folder.glob("*__toy__*"))]
+    best, rows = optima(), []
+    for base in sorted(folder.glob("base*/")):
+        rows.append({"run": base.name} | results_of(next(base.glob("*__n16__seed1.json"))))
+    for run in sorted(folder.glob("*__*__*/")):
+        found = results_of(next(run.glob("results/step_000100/*__n16__seed1.json")))
+        rows.append({"run": run.name.split("__")[0]} | found | curves_of(run))
     table = [COLUMNS + [f"optimum: {name}" for name in OPTIMUM]]
     for row in rows:
-        length = "_fixed" if row["run"].endswith("_fixed") else ""
-        optimum = best.get(row["run"].split("_")[0] + length)
-        cells = [
-            row["run"],
-            f"{100 * row['pass_at_1']:.1f} ± {100 * row['pass_at_1_se']:.1f}",
-            f"{100 * row['pass_at_16']:.1f}",
-            f"{100 * row['maj_at_16']:.1f}",
-            f"{100 * row['guesses']:.1f}",
-            f"{row['response_length']:.1f}",
-            f"{row['logp_base']:.2f}",
-            f"{100 * row['best']:.1f} ({row['best_step']})",
-        ]
+        cells = [row["run"], f"{100 * row['pass_at_1']:.1f} ± {100 * row['pass_at_1_se']:.1f}"]
+        cells += [f"{100 * row[key]:.1f}" for key in ("pass_at_16", "maj_at_16", "guesses")]
+        cells.append(f"{row['response_length']:.1f}")
+        if "best" in row:
+            cells += [f"{row['logp_base']:.2f}", f"{100 * row['best']:.1f} ({row['best_step']})"]
+        else:
+            cells += ["", ""]
+        optimum = best.get(row["run"].split("_seed")[0])
         if optimum:
             accuracy, guesses, tokens, logp, effective = optimum
             cells += [f"{100 * accuracy:.1f}", f"{100 * guesses:.1f}", f"{tokens:.1f}", f"{logp:.2f}"]

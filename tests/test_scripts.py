@@ -103,14 +103,14 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
         text = path.read_text().replace("\\\n", " ")
-        variables = dict(re.findall(r'^(\w+)="([^"]*)"', text, re.M)) if path.suffix == ".sh" else {}
+        variables = dict(re.findall(r'^ *(?:local )?(\w+)="([^"]*)"', text, re.M)) if path.suffix == ".sh" else {}
         for line in text.splitlines():
             match = re.search(PROGRAM + r"((?:common\.evaluate|\w+\.py)\b[^|#>`]*)", line)
             if match:
-                words = re.sub(
-                    r"\$\{?(\w+)\}?", lambda m, known=variables: known.get(m.group(1), "1"), match.group(1)
-                )
-                found.append((path.name, " ".join(words.replace('"$@"', "").split())))
+                words = match.group(1).replace('"$@"', "1")
+                while "$" in words:  # a variable may be made of others
+                    words = re.sub(r"\$\{?(\w+)\}?", lambda m, known=variables: known.get(m.group(1), "1"), words)
+                found.append((path.name, " ".join(words.split())))
     return found
 
 
