@@ -32,6 +32,7 @@ import torch
 import torch.distributed as dist
 import tyro
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
 from common.logprob import causal_lm, weights
 from common.rollout import Rollout
@@ -425,17 +426,18 @@ def _step_of(line: str) -> int | None:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use by one of the
-    processes."""
-    if name != "toy":
-        if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-            raise ValueError(
-                f"--model {name} is neither a folder here nor a Hugging Face id like Qwen/Qwen2.5-3B-Instruct."
-            )
-        return name
-    from common.toy import toy_path
+    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use. Raises ValueError, in
+    one line, where there is no such model."""
+    if name == "toy":
+        from common.toy import toy_path
 
-    return str(toy_path())
+        return str(toy_path())
+    try:
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--model {name} is neither a model folder nor one that the hub gives us: {reason}") from None
+    return name
 
 
 def parse(args_class: type, arguments: list[str] | None = None):

@@ -1,4 +1,4 @@
-"""The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that must change nothing."""
+"""The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that change nothing."""
 
 import importlib.util
 import json
@@ -253,7 +253,8 @@ def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     "flags,message",
     [
-        (["--model", "no/such/folder"], "neither a folder"),
+        (["--model", "no/such/folder"], "neither a model folder"),
+        (["--model", "nobody/nothing"], "neither a model folder"),
         (["--dataset", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--dataset", "imagenet"], "unknown data set"),
         (["--max-total-tokens", "3"], "raise --max-total-tokens"),
@@ -273,15 +274,16 @@ def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
         train(folder, rloo_tilted)
 
 
-# --- copy and modify: the commands of README, as they stand there ------------------------------------------------------
+# --- copy and modify: the commands of README, as they stand there -----------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["random_reward", "logp_per_token"])
 def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, monkeypatch, name):
     command = re.search(rf"^ +(sed .* rloo_tilted.py > {name}.py)$", (ROOT / "README.md").read_text(), re.M).group(1)
-    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(f"{name}.py", f"{tmp_path}/{name}.py")
+    copy = tmp_path / f"{name}.py"
+    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(copy.name, str(copy))
     subprocess.run(command, shell=True, check=True)
-    spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, copy)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     monkeypatch.setattr(script, "Grader", LengthGrader)
