@@ -31,7 +31,8 @@ def run_branching(
     """
     for i, search in enumerate(searches):
         if not search.prompt or search.room < 1:
-            raise ValueError(f"prompt {i} has {len(search.prompt)} tokens and room for {search.room}: drop it (fit_window)")
+            count = f"prompt {i} has {len(search.prompt)} tokens and room for {search.room}"
+            raise ValueError(f"{count}: drop it (fit_window) or widen the window")
     at_once = max(1, sampler.capacity(sampler.max_total_tokens) // num_beams)
     if isinstance(sampler, VLLMSampler):
         yield from _run_vllm(sampler, searches, num_tokens, at_once)
@@ -43,9 +44,9 @@ def run_branching(
 def _run_vllm(sampler: VLLMSampler, searches: list, num_tokens: int, at_once: int) -> Iterator[list]:
     """Each search goes its own pace: it takes a step when all its prefixes are back.
 
-    A live prefix is a request that goes on by itself, greedily. The child by the request's own choice (most are) takes it
-    over; any other child is a new request, whose keys and values the engine has in its cache up to the last block; a
-    request without an heir is aborted.
+    A live prefix is a request that goes on by itself, greedily. The child by the request's own choice (most are) takes
+    it over; any other child is a new request, whose keys and values the engine has in its cache up to the last block;
+    a request without an heir is aborted.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind

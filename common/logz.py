@@ -51,7 +51,7 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def inverse_cdf(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Gives the token at which each row's distribution function passes its number: (rows, V), (rows, 1) -> (rows, 1)."""
+    """Gives the token at which each row's distribution function passes its number: (rows, V) -> (rows, 1)."""
     cdf = (logits.double() / temperature).softmax(-1).cumsum(-1)
     return torch.searchsorted(cdf, numbers * cdf[:, -1:], right=True).clamp_(max=cdf.shape[1] - 1)
 
@@ -59,17 +59,22 @@ def inverse_cdf(logits: torch.Tensor, temperature: float | torch.Tensor, numbers
 class Recorder:
     """Host tables with a row for each request in flight and a column for each of its tokens."""
 
-    def __init__(self, rows: int, window: int):
-        self.values = np.empty((2, rows, window))  # log Z and H
-        self.numbers = np.empty((rows, window))
-        self.keys: list[Hashable] = [None] * rows
-        self.free = list(range(rows))
+    def __init__(self, window: int):
+        self.values = np.empty((2, 0, window))  # log Z and H
+        self.numbers = np.empty((0, window))
+        self.keys: list[Hashable] = []
+        self.free: list[int] = []
         self.pending: deque = deque()  # steps of the engine that may still be on their way from the device
 
     def take(self, request: Request) -> int:
         """Gives a row to a request."""
         if not self.free:
-            raise RuntimeError(f"{len(self.keys)} requests are in flight: collect before you submit more")
+            used = len(self.keys)
+            more = max(64, used)
+            self.values = np.pad(self.values, ((0, 0), (0, more), (0, 0)))
+            self.numbers = np.pad(self.numbers, ((0, more), (0, 0)))
+            self.keys += [None] * more
+            self.free += range(used, used + more)
         row = self.free.pop()
         self.keys[row], self.values[:, row] = request.key, np.nan
         self.numbers[row, : len(request.numbers)] = request.numbers
@@ -97,8 +102,8 @@ class Recorder:
 
 
 def logits_processor(recorder: Recorder) -> type:
-    """Gives a class for LLM(logits_processors=[...]), in this process, that fills `recorder` for requests with extra_args
-    row, temperature, entropy and deterministic (then it also chooses their tokens, by `inverse_cdf`)."""
+    """Gives a class for LLM(logits_processors=[...]), in this process, that fills `recorder` for requests with
+    extra_args row, temperature, entropy and deterministic (then it also chooses their tokens, by `inverse_cdf`)."""
     from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
 
     class RecordingProcessor(LogitsProcessor):
@@ -117,8 +122,8 @@ def logits_processor(recorder: Recorder) -> type:
             process_dict_updates(self.requests, batch_update, entry)
 
         def apply(self, logits: torch.Tensor) -> torch.Tensor:
-            """Notes log Z of the token to be drawn now, in the column that is the number of tokens drawn before: the
-            last to write a column is the pass that its token is drawn from, also after preemption or a partial prefill."""
+            """Notes log Z of the token to be drawn now, in the column that is the number of tokens drawn before. The
+            last to write there is the pass that the token is drawn from, also after a partial prefill or preemption."""
             if not self.requests:
                 return logits
             if logits.shape[1] < self.vocabulary:
@@ -129,17 +134,23 @@ def logits_processor(recorder: Recorder) -> type:
             batch_rows = sorted(self.requests)
             asked = [self.requests[i][0] for i in batch_rows]
             rows, columns = [a["row"] for a in asked], [len(self.requests[i][1]) for i in batch_rows]
-            seen = logits if len(batch_rows) == len(logits) else logits[batch_rows]
-            temperature = self._to_device([a["temperature"] for a in asked])
+            alone = len(batch_rows) == len(logits)  # then no copy, and no index that the device would wait for
+            seen = logits if alone else logits[batch_rows]
+            temperature = self._to_device([a["temperature"] for a in asked], seen.dtype)
             h = entropy(seen) if any(a["entropy"] for a in asked) else torch.zeros_like(temperature)
             recorder.note(rows, columns, torch.cat([log_z(seen, temperature), h], 1).T)
-            if asked[0]["deterministic"]:
-                token = inverse_cdf(seen, temperature, self._to_device(recorder.numbers[rows, columns]))
-                logits[batch_rows] = torch.full_like(seen, float("-inf")).scatter_(1, token, 0.0)
+            if not asked[0]["deterministic"]:
+                return logits
+            numbers = self._to_device(recorder.numbers[rows, columns], torch.float64)
+            token = inverse_cdf(seen, temperature, numbers)
+            chosen = torch.full_like(seen, float("-inf")).scatter_(1, token, 0.0)  # greedy sampling finds it
+            if alone:
+                return chosen
+            logits[batch_rows] = chosen
             return logits
 
-        def _to_device(self, values) -> torch.Tensor:
-            column = torch.tensor(values, dtype=torch.float64)[:, None]
+        def _to_device(self, values, dtype: torch.dtype) -> torch.Tensor:
+            column = torch.tensor(values, dtype=dtype)[:, None]
             return (column.pin_memory() if self.pinned else column).to(self.device, non_blocking=True)
 
     return RecordingProcessor

@@ -470,7 +470,7 @@ class VLLMSampler:
             kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
         self.recorder, self.deterministic = None, deterministic
         if requests:
-            self.recorder = Recorder(max_num_seqs, max_total_tokens)
+            self.recorder = Recorder(max_total_tokens)
             defaults["logits_processors"] = [logits_processor(self.recorder)]
             # Newer engines have a second model runner, which takes another kind of processor.
             os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
@@ -553,7 +553,8 @@ class VLLMSampler:
         from vllm.sampling_params import RequestOutputKind
 
         row = self.recorder.take(request)
-        asked = dict(row=row, temperature=request.temperature, entropy=request.entropy, deterministic=self.deterministic)
+        asked = dict(row=row, temperature=request.temperature, entropy=request.entropy)
+        asked["deterministic"] = self.deterministic
         params = self._params(
             n=1,
             budget=request.max_new_tokens,

@@ -1,7 +1,7 @@
 """What surrounds an experiment: processes, run folder, curves, checkpoints, resume, and the memory it will need.
 
 runs/<exp>__<model>__<seed>__<time>/
-    args.json  git.txt  env.txt     what was run: arguments, commit and uncommitted changes, versions and hardware
+    args.json  git.txt  env.txt     what was run: arguments, commit and changes, versions, hardware, prompt hash
     metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
     samples/step_000100.jsonl       responses to read
     checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
@@ -34,6 +34,7 @@ import tyro
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from common.data import prompt_file_of, prompt_hash
 from common.logprob import causal_lm, weights
 from common.rollout import Rollout
 
@@ -236,7 +237,8 @@ class Run:
     def _describe(self) -> None:
         write_json(self.folder / "args.json", dataclasses.asdict(self.args))
         (self.folder / "git.txt").write_text(_git_state())
-        (self.folder / "env.txt").write_text(_environment())
+        wording = prompt_hash(self.args.prompt_file or prompt_file_of(self.args.dataset), self.args.examples_file)
+        (self.folder / "env.txt").write_text(f"{_environment()}prompt {wording}\n")
         for name in ("samples", "checkpoints"):
             (self.folder / name).mkdir()
 

@@ -119,7 +119,9 @@ def test_tensorboard_holds_the_same_figures(tilted):
 
 def test_the_run_folder_says_what_was_run(tilted):
     assert json.loads((tilted / "args.json").read_text())["alpha"] == 2.0
-    assert "torch" in (tilted / "env.txt").read_text() and "git rev-parse" in (tilted / "git.txt").read_text()
+    environment = (tilted / "env.txt").read_text()
+    assert "torch" in environment and re.search("^prompt [0-9a-f]{12}$", environment, re.M)
+    assert "git rev-parse" in (tilted / "git.txt").read_text()
     samples = [json.loads(line) for line in (tilted / "samples" / "step_000002.jsonl").read_text().splitlines()]
     assert len(samples) == 12 and {"id", "problem", "answer", "response", "authors", "strict"} <= set(samples[0])
 
