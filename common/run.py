@@ -428,8 +428,8 @@ def _step_of(line: str) -> int | None:
 
 
 def resolve_model(name: str) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use. Raises ValueError, in
-    one line, where there is no such model."""
+    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use. Raises ValueError,
+    in one line, where there is no such model."""
     if name == "toy":
         from common.toy import toy_path
 
