@@ -66,12 +66,16 @@ def curves_of(run: Path) -> dict:
 
 
 def main(folder: Path) -> None:
-    best, rows = optima(), []
+    rows = []
     for base in sorted(folder.glob("base*/")):
         rows.append({"run": base.name} | results_of(next(base.glob("*__n16__seed1.json"))))
     for run in sorted(folder.glob("*__*__*/")):
-        found = results_of(next(run.glob("results/step_000100/*__n16__seed1.json")))
-        rows.append({"run": run.name.split("__")[0]} | found | curves_of(run))
+        files = list(run.glob("results/step_000100/*__n16__seed1.json"))
+        if files:
+            rows.append({"run": run.name.split("__")[0]} | results_of(files[0]) | curves_of(run))
+        else:
+            print(f"left out: {run} has no results after step 100")
+    best = optima()
     table = [COLUMNS + [f"optimum: {name}" for name in OPTIMUM]]
     for row in rows:
         cells = [row["run"], f"{100 * row['pass_at_1']:.1f} ± {100 * row['pass_at_1_se']:.1f}"]

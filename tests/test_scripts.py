@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import beam_eval
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
@@ -118,6 +119,7 @@ PARSERS = {
     "rloo_task.py": rloo_task.Args,
     "rloo_sharpen.py": rloo_sharpen.Args,
     "rloo_tilted.py": rloo_tilted.Args,
+    "beam_eval.py": beam_eval.Args,
 }
 
 
