@@ -563,7 +563,7 @@ class VLLMSampler:
             extra_args=asked,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self.llm.llm_engine.add_request(str(row), {"prompt_token_ids": request.prompt}, params)
+        self.llm.llm_engine.add_request(str(row), {"type": "token", "prompt_token_ids": request.prompt}, params)
 
     def collect(self) -> list[Sample]:
         """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
