@@ -1,4 +1,4 @@
-"""Real weights on real problems: SmolLM2-135M-Instruct on MATH, two steps, through real vLLM and through transformers."""
+"""Real weights on real problems: SmolLM2-135M-Instruct on MATH, two steps, through real vLLM and transformers."""
 
 import importlib.util
 import json
