@@ -4,11 +4,12 @@
     python benchmark/lockstep.py --model Qwen/Qwen2.5-3B-Instruct --dataset math500 --alpha 4
 
 Lockstep is how published programs run: so many chains as fit, every move waits for the longest proposal, and the next
-chains wait for the last of these. The other loop is power_sampling.py's. Proposals are drawn by counter
-(--deterministic), so that both loops make the same moves: the answers are compared at the end. Both take warm turns,
-lockstep first and last. Printed: seconds, answers and tokens a second, engine steps (what time is made of where a step
-costs the same for many rows as for one), and the bound that the lengths allow: with `live` rows always full the steps
-would be sum(lengths) / live, or those of the longest chain if that is more.
+chains wait for the last of these. The other loop is power_sampling.py's, which also keeps its journal. Proposals are
+drawn by counter (--deterministic), so that both loops make the same moves: the answers are compared at the end. Both
+take turns after a warm-up. Printed: seconds, processor seconds, answers and tokens a second, and engine steps, which is
+what time is made of where a step costs the same for many rows as for one (a GPU; not a CPU). The bound is what the
+lengths allow: with `live` rows always full the steps would be sum(lengths) / live, or those of the longest chain if
+that is more.
 """
 
 import itertools
@@ -57,6 +58,9 @@ class Journey:
 
     def __init__(self):
         self.lengths: dict[str, list[int]] = {}
+
+    def total(self) -> int:
+        return sum(map(sum, self.lengths.values()))
 
     def replay(self, task: Task) -> None:
         self.lengths[task.name] = []
@@ -114,20 +118,21 @@ def main(settings: Settings) -> None:
     def measure(loop, journal) -> dict[str, list[int]]:
         nonlocal steps
         sampler.llm.reset_prefix_cache()
-        steps, start, answers, moves, cached = 0, time.perf_counter(), {}, 0, 0
+        steps, answers, moves, cached = 0, {}, 0, 0
+        start, cpu_start = time.perf_counter(), time.process_time()
         for task in loop(sampler, tasks(), settings.live_chains, journal, Progress("", settings.num_chains)):
             (chain,) = task.chains
             answers[task.name], moves, cached = chain.y.tokens, moves + chain.moves, cached + chain.cached_tokens
-        seconds, tokens = time.perf_counter() - start, sum(map(sum, lengths.lengths.values()))
+        seconds, cpu, tokens = time.perf_counter() - start, time.process_time() - cpu_start, lengths.total()
         print(
-            f"{loop.__name__:10} {seconds:7.1f} s  {len(answers) / seconds:7.2f} answers/s  {tokens / seconds:9,.0f} "
-            f"tokens/s  {steps:7,} steps  {moves:,} moves  {cached:,} cached tokens",
+            f"{loop.__name__:10} {seconds:6.1f} s {cpu:6.1f} s cpu  {len(answers) / seconds:6.2f} answers/s "
+            f"{tokens / seconds:8,.0f} tokens/s {steps:6,} steps {moves:,} moves {cached:,} cached tokens",
             flush=True,
         )
-        times.setdefault(loop.__name__, []).append((seconds, steps))
+        times.setdefault(loop.__name__, []).append((seconds, cpu, steps))
         return answers
 
-    times: dict[str, list[tuple[float, int]]] = {}
+    times: dict[str, list[tuple[float, float, int]]] = {}
     lengths, found = Journey(), []
     measure(lockstep, lengths)  # warm-up
     times.clear()
@@ -138,13 +143,13 @@ def main(settings: Settings) -> None:
             found.append(measure(run_tasks, Journal(Path(folder) / str(turn))))
     assert all(answers == found[0] for answers in found) or device.type == "cuda", "the two loops made different moves"
     same = sum(found[0][name] == found[1][name] for name in found[0])
-    rows = sum(map(sum, lengths.lengths.values())) / settings.live_chains
-    longest = max(map(sum, lengths.lengths.values()))
-    best = {name: min(turns) for name, turns in times.items()}
+    rows, longest = lengths.total() / settings.live_chains, max(map(sum, lengths.lengths.values()))
+    slow, fast = (tuple(map(min, zip(*times[name], strict=True))) for name in ("lockstep", "run_tasks"))
     print(f"equal answers {same} of {len(found[0])}")
     print(f"steps: bound {max(rows, longest):,.0f} (full rows {rows:,.0f}, longest chain {longest:,})")
-    print(f"lockstep / no lockstep: time {best['lockstep'][0] / best['run_tasks'][0]:.2f}, steps ", end="")
-    print(f"{best['lockstep'][1] / best['run_tasks'][1]:.2f}, bound {best['lockstep'][1] / max(rows, longest):.2f}")
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    print("lockstep / no lockstep: time {:.2f}, cpu {:.2f}, steps {:.2f}, ".format(*ratios), end="")
+    print(f"bound {slow[2] / max(rows, longest):.2f}")
 
 
 if __name__ == "__main__":
