@@ -202,7 +202,17 @@ def corpus_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
 
 
 def pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
-    """Gives the base model. The number of steps is fixed: one machine and number of threads make the same weights."""
+    """Gives the base model. The number of steps is fixed and torch uses one thread: a machine makes the same weights again,
+    and two threads that wait for one another on busy cores would take six times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _pretrain(config)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
     tokenizer = make_tokenizer()
     special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model_config = Qwen3Config(

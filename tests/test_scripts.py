@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import beam_eval
+import power_sampling
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
@@ -120,6 +121,7 @@ PARSERS = {
     "rloo_sharpen.py": rloo_sharpen.Args,
     "rloo_tilted.py": rloo_tilted.Args,
     "beam_eval.py": beam_eval.Args,
+    "power_sampling.py": power_sampling.Args,
 }
 
 

@@ -1,0 +1,351 @@
+"""benchmark/report.py against results files in the real schema: cells, repeats, selections, gaps, the page."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.evaluate import write_results
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmark"))
+
+import figures
+import report
+
+ROOT = Path(__file__).resolve().parent.parent
+TAG = "qwen2.5-3b"
+
+
+def records(seed: int, n: int, problems: int = 3) -> list[dict]:
+    """Graded records with random verdicts; the two verdicts, and the two kinds of vote, differ."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(problems):
+        right = rng.random(n) < 0.2 + 0.3 * i
+        votes = [str(x) for x in rng.integers(0, 3, n)]
+        found.append(
+            {
+                "id": f"problem-{i}",
+                "level": None,
+                "subject": None,
+                "gold": "0",
+                "prompt_tokens": 5,
+                "seconds": 1.0 + i,
+                "generated_tokens": 30 * n,
+                "responses": ["text"] * n,
+                "tokens": [10 + i] * n,
+                "finished": [True] * n,
+                "logp": [-1.0 - i] * n,
+                "answers": votes,
+                "authors": right.tolist(),
+                "strict": (right & (rng.random(n) < 0.8)).tolist(),
+                "timed_out": [False] * n,
+                "votes": votes,
+                "classes": rng.integers(0, 3, n).tolist(),
+            }
+        )
+    return found
+
+
+def put(path: Path, seed: int, n: int = 16) -> dict:
+    """A results file; gives its content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(results_text(seed, n))
+    return json.loads(results_text(seed, n))
+
+
+@lru_cache
+def results_text(seed: int, n: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        write_results(path, records(seed, n), method="sampling", settings={"n": n, "seed": seed})
+        return path.read_text()
+
+
+def put_run(root: Path, row: report.Row, **changes) -> Path:
+    """A run folder as training leaves it: steps 20 (honest best), 40 (authors' best) and the last."""
+    run = root / f"{row.name}__model__42__now"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "args.json").write_text(json.dumps(row.expect | {"dataset": "math"} | changes))
+    for name, step in (("authors", 40), ("honest", 20)):
+        (run / "checkpoints" / f"best_{name}.json").write_text(json.dumps({"checkpoint": f"step_{step:06d}"}))
+    keys = ("objective/return", "objective/task_reward", "objective/logp_base", "objective/kl_base", "policy/entropy")
+    keys += ("policy/response_length",)
+    lines = [{"step": s} | {key: 0.1 * s for key in keys} for s in range(5)]
+    lines[0] |= {"eval/authors": 0.3, "eval/honest": 0.2}
+    lines.append({"step": 5, "eval/authors": 0.5, "eval/honest": 0.4})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def row_of(table: int, name: str) -> report.Row:
+    return next(row for row in report.rows_of(table) if row.name == name)
+
+
+def line_of(view: report.Table, label: str, alpha: str = "", beta: str = "") -> list:
+    return next(line for line in view.rows if line[0].startswith(label) and line[1:3] == [alpha, beta])
+
+
+def test_cells_are_the_metrics_of_the_results_file(tmp_path):
+    put_run(tmp_path, row := row_of(3, f"{TAG}_variable_task"))
+    content = {}
+    for seed in (1, 2, 3):  # the same draws in each repeat, so that value and error are those of one file
+        folder = tmp_path / f"{row.name}__model__42__now/results/step_000500"
+        content = put(folder / f"math500__n16__seed{seed}.json", seed=7)["metrics"]
+    views = {view.title.split()[-1]: view for view in report.table_views(report.Results([tmp_path]), 3)}
+    for verdict, majority in (("authors", "maj_strings_at_16"), ("strict", "maj_at_16")):
+        line = line_of(views[verdict], "Task reward")
+        for cell, key in zip(line[3:6], ("pass_at_1", "pass_at_16", majority), strict=True):
+            assert cell.ours == pytest.approx((100 * content[verdict][key], 100 * content[verdict][f"{key}_se"]))
+        assert [cell.paper for cell in line[3:6]] == ([66.9, 87.9, 72.1] if verdict == "authors" else [None] * 3)
+        assert [cell.ours for cell in line[6:]] == [None] * 3  # Minerva was not run
+    assert content["authors"]["maj_strings_at_16"] != content["authors"]["maj_at_16"] != content["strict"]["maj_at_16"]
+
+
+def test_repeats_of_a_problem_are_joined_before_the_error_is_taken(tmp_path):
+    row = row_of(3, f"{TAG}_base")
+    found = [put(tmp_path / row.where.format(dataset="math500", seed=s), seed=s) for s in (1, 2, 3)]
+    shares = np.array([[np.mean(p["authors"]) for p in content["problems"]] for content in found])  # (repeats, P)
+    value, se = report.cells(report.Results([tmp_path]).samples(row, "math500", "last"), "authors")["pass@1"]
+    assert value == pytest.approx(100 * shares.mean())
+    assert se == pytest.approx(100 * shares.mean(0).std() / math.sqrt(3))
+    assert se != pytest.approx(100 * shares.std() / math.sqrt(9))  # nine problems, as if repeats were problems
+
+
+def test_the_two_selections_read_the_checkpoints_they_chose(tmp_path):
+    run = put_run(tmp_path, row := row_of(4, f"{TAG}_variable_sharpen"))
+    content = {
+        step: [put(run / f"results/step_{step:06d}/minerva__n16__seed{s}.json", seed=step + s) for s in (1, 2, 3)]
+        for step in (20, 40, 500)
+    }
+    results = report.Results([tmp_path])
+    for which, step in (("best_honest", 20), ("best_authors", 40), ("last", 500)):
+        value, _ = report.cells(results.samples(row, "minerva", which), "authors")["pass@1"]
+        expected = np.mean([c["metrics"]["authors"]["pass_at_1"] for c in content[step]])
+        assert value == pytest.approx(100 * expected)
+    titles = [view.title for view in report.table_views(results, 4)]
+    assert len(titles) == 4 and sum("honest selection" in t for t in titles) == sum("strict" in t for t in titles) == 2
+
+
+def test_table_2_is_made_of_the_runs_of_the_other_tables(tmp_path):
+    run = put_run(tmp_path, row_of(5, f"{TAG}_fixed_task"))
+    content = [put(run / f"results/step_000500/math500__n16__seed{s}.json", seed=s) for s in (1, 2, 3)]
+    view = next(v for v in report.table_2(report.Results([tmp_path])) if v.title.endswith("authors"))
+    line = next(line for line in view.rows if line[:3] == ["Qwen2.5-3B", "Task reward", "fixed"])
+    assert line[3].ours[0] == pytest.approx(100 * np.mean([c["metrics"]["authors"]["pass_at_1"] for c in content]))
+    assert [cell.paper for cell in line[3:]] == [65.8, 26.7, 65.8, 26.9]
+
+
+def test_every_number_of_the_paper_stands_in_its_table_once():
+    for number, table in report.PAPER["tables"].items():
+        view = report.table_views(report.Results([Path("nowhere")]), int(number))[0]
+        for row in table["rows"]:
+            printed = [row[d].get(m) for d in report.DATASETS if d in row for m in report.METRICS]
+            lines = [line for line in view.rows if [cell.paper for cell in line[3:]] == printed]
+            assert len(lines) >= {"mh_llm": 4, "beam_search": 2}.get(row["method"], 1)
+            assert all(cell.ours is None for line in lines for cell in line[3:])
+
+
+def test_a_cell_shows_ours_the_papers_and_the_difference():
+    assert report.Cell((64.12, 0.94), 66.9).texts() == ("64.1 ± 0.9", "66.9, -2.8")
+    assert report.Cell(None, 66.9).texts() == ("", "66.9")
+    assert report.Cell((64.12, 0.94), None).texts() == ("64.1 ± 0.9", "")
+
+
+def test_the_nearest_reading_of_an_open_row_is_named():
+    found = {"Power sampling, exact": [4.0, 2.0], "Power sampling, mh-llm": [1.0], "Beam, vllm-0.11": [1.0]}
+    (note,) = report.nearest(found)
+    assert note.index("mh-llm 1.0") < note.index("exact 3.0")
+
+
+# --- what is missing, what is broken ----------------------------------------------------------------------------------
+
+
+def faults(root: Path, name: str = f"{TAG}_variable_task") -> list[str]:
+    return report.Results([root]).lacks(name)
+
+
+def complete_run(root: Path) -> Path:
+    run = put_run(root, row_of(3, f"{TAG}_variable_task"))
+    for step in (20, 40, 500):
+        for dataset in ("math500", "minerva"):
+            for seed in (1, 2, 3):
+                put(run / f"results/step_{step:06d}/{dataset}__n16__seed{seed}.json", seed=seed)
+    return run
+
+
+def test_a_complete_row_lacks_nothing(tmp_path):
+    complete_run(tmp_path)
+    assert faults(tmp_path) == []
+    assert report.main(report.Args([tmp_path], has=f"{TAG}_variable_task")) == 0
+
+
+def test_what_is_missing_is_named(tmp_path):
+    assert faults(tmp_path) == [f"missing: {tmp_path}/{TAG}_variable_task__*/"]
+    run = complete_run(tmp_path)
+    (run / "results/step_000040/minerva__n16__seed2.json").unlink()
+    assert faults(tmp_path) == [f"missing: {run}/results/step_000040/minerva__n16__seed2.json"]
+    (run / "checkpoints/best_honest.json").unlink()
+    assert f"missing: {run}/checkpoints/best_honest.json" in faults(tmp_path)
+    assert report.main(report.Args([tmp_path], has=f"{TAG}_variable_task")) == 1
+
+
+@pytest.mark.parametrize(
+    "change,reason",
+    [
+        (lambda text: text[: len(text) // 2], ""),
+        (lambda text: "[]", "not a results file"),
+        (lambda text: text.replace('"votes"', '"ballots"'), "KeyError: 'votes'"),
+        (lambda text: json.dumps(json.loads(text) | {"problems": []}), "no problems"),
+        (lambda text: json.dumps(json.loads(text) | {"problems": records(1, 8)}), "8 answers to a problem, not 16"),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path, change, reason):
+    path = complete_run(tmp_path) / "results/step_000500/math500__n16__seed3.json"
+    path.write_text(change(path.read_text()))
+    (fault,) = faults(tmp_path)
+    assert fault.startswith(f"broken: {path}: ") and reason in fault
+
+
+def test_a_run_with_other_arguments_is_not_the_row(tmp_path):
+    run = complete_run(tmp_path)
+    arguments = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps(arguments | {"fixed_length": True}))
+    assert faults(tmp_path) == [f"broken: {run}/args.json: fixed_length is True, the row has False"]
+
+
+def test_two_runs_of_one_row_are_not_mixed(tmp_path):
+    shutil.copytree(complete_run(tmp_path), tmp_path / f"{TAG}_variable_task__model__42__later")
+    (fault,) = faults(tmp_path)
+    assert fault.startswith("broken: ") and "several runs of one row" in fault
+
+
+def test_an_unknown_row_or_table_or_folder_is_refused(tmp_path):
+    for args in (
+        report.Args([tmp_path], has="qwen"),
+        report.Args([tmp_path], tables=[13]),
+        report.Args([tmp_path / "x"]),
+    ):
+        with pytest.raises(ValueError):
+            report.main(args)
+
+
+# --- the page and the figures -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """All results of Tables 2 to 12 and of the figures, and the report of them."""
+    root = tmp_path_factory.mktemp("runs")
+    trained = {row.name: row for table in report.TABLES for row in report.rows_of(table) if row.expect}
+    runs = {name: put_run(root, row) for name, row in trained.items()}
+    for row in report.wanted_rows([*report.TABLES]):
+        steps = {"last": f"step_{(row.expect or {}).get('num_steps', 0):06d}", "best_authors": "step_000040"}
+        steps["best_honest"] = "step_000020"
+        for checkpoint in row.checkpoints:
+            folder = root
+            if row.expect:
+                folder = runs[row.where.split("__")[0]] / "results" / steps[checkpoint]
+            for dataset in row.datasets:
+                for seed in row.seeds:
+                    file = row.where.split("/")[-1] if row.expect else row.where
+                    put(folder / file.format(dataset=dataset, seed=seed), seed=seed, n=row.n)
+    (root / "figure_7" / "hardware.txt").write_text("a GPU of some kind\n")
+    assert report.main(report.Args([root])) == 0
+    return root
+
+
+def test_a_complete_report_has_exit_code_0_and_no_empty_cell(made):
+    text = (made / "report" / "report.md").read_text()
+    assert "Missing or broken" not in text and " rows complete" in text
+    views = report.table_views(report.Results([made]), 12)
+    lines = [line for view in views for line in view.rows if not line[0].startswith("Beam")]
+    assert lines and all(cell.ours for line in lines for cell in line[3:])
+    assert len(re.findall(r"^## Table", text, re.M)) == 4 + 5 * 2 + 5 * 4
+
+
+def test_what_is_missing_empties_its_cell_and_sets_the_exit_code(made, tmp_path, capsys):
+    root = tmp_path / "runs"
+    shutil.copytree(made / TAG, root / TAG)
+    lost = root / f"{TAG}/plain_T0.5/minerva__n16__seed1.json"
+    lost.unlink()
+    assert report.main(report.Args([root], tables=[3], output=tmp_path / "out")) == 1
+    assert f"{TAG}_plain_T0.5: missing: {lost}" in capsys.readouterr().out
+    text = (tmp_path / "out/report.md").read_text()
+    (line,) = [x for x in text.splitlines() if x.startswith("| Plain sampling, T = 0.5")][:1]
+    assert line.split("|")[-4:-1] == ["  "] * 3 and "±" in line.split("|")[4]
+    assert "- qwen2.5-3b_variable_task: missing: " in text
+
+
+def test_figures_name_their_runs_and_the_choices_that_the_paper_leaves_open(made):
+    text = (made / "report" / "report.md").read_text()
+    names = [f"figure_{n}" for n in range(1, 9)] + ["ours_likelihood", "ours_divergence"]
+    for name in names + [f"ours_spending_{tag}" for tag in report.MODELS]:
+        for suffix in ("png", "svg"):
+            assert (made / "report" / "figures" / f"{name}.{suffix}").stat().st_size > 5000
+        caption = text.split(f"](figures/{name}.png)\n\n")[1].split("\n\n")[0]
+        assert f"Made of {made}/" in caption, name
+    assert "Power sampling at α 4, mode mh-llm-signfix" in text and "names neither data nor hardware" in text
+    assert "a GPU of some kind" in text
+
+
+def test_what_differs_by_colour_differs_without_colour():
+    bars = [(hatch, colour) for *_, colour, hatch in figures.SERIES]
+    lightness = [(hatch, round(np.dot(matplotlib_rgb(colour), (0.2, 0.7, 0.1)), 1)) for hatch, colour in bars]
+    assert len({*lightness}) == len(bars)
+    lines = [*figures.BETA_STYLES.values()]
+    assert all(len({style[i] for style in lines}) == len(lines) for i in range(3))
+    assert len({marker for *_, marker, _ in figures.PASS_AT_K}) == len(figures.PASS_AT_K)
+
+
+def matplotlib_rgb(colour: str) -> tuple:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
+def test_the_page_opens_in_a_browser_with_all_its_pictures(made, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    page = (made / "report" / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    probe = "<script>onload = () => document.title = [...document.images].map(i => i.naturalWidth > 0).join()</script>"
+    (tmp_path / "page.html").write_text(page + probe)
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "page.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    title = re.search("<title>(.*?)</title>", shown)[1]
+    assert title == ",".join(["true"] * 13)
+    assert shown.count("<details") == 4 + 5 * 2 + 5 * 4 and "66.9" in shown
+
+
+def test_results_that_belong_to_no_table_are_listed(tmp_path):
+    run = put_run(tmp_path, report.Row("mine", "", "", "", (), "", expect={"model": "toy", "num_steps": 60}))
+    content = put(run / "results/step_000060/toy_test__n8__seed1.json", seed=1, n=8)["metrics"]["authors"]
+    (view,) = report.other_table(report.Results([tmp_path]))
+    (line,) = view.rows
+    assert line[:3] == ["mine__model__42__now/results/step_000060/toy_test__n8", "1", "8"]
+    keys = ("pass_at_1", "pass_at_8", "maj_strings_at_8")
+    assert [cell.ours[0] for cell in line[3:6]] == pytest.approx([100 * content[key] for key in keys])
+    assert line[-3:] == ["30.0", "0.20", "0.20"]  # tokens; log pi_base and KL, means of the steps
+
+
+@pytest.mark.skipif(not any((ROOT / "runs").glob("*__toy__*/results")), reason="quickstart has not been run here")
+def test_real_runs_of_the_miniature_are_read_as_their_files_say():
+    (view,) = report.other_table(report.Results([ROOT / "runs"]))
+    lines = {line[0]: line for line in view.rows}
+    files = [path for path in (ROOT / "runs").glob("*__toy__*/results/*/*__seed1.json") if path.exists()]
+    for path in files:
+        metrics = json.loads(path.read_text())["metrics"]
+        line = lines[str(path.relative_to(ROOT / "runs")).removesuffix("__seed1.json")]
+        assert line[3].ours == pytest.approx([100 * metrics["authors"][key] for key in ("pass_at_1", "pass_at_1_se")])
+        assert line[6].ours[0] == pytest.approx(100 * metrics["strict"]["pass_at_1"])
