@@ -202,8 +202,8 @@ def corpus_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
 
 
 def pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
-    """Gives the base model. The number of steps is fixed and torch uses one thread: a machine makes the same weights again,
-    and two threads that wait for one another on busy cores would take six times as long."""
+    """Gives the base model. The number of steps is fixed and torch uses one thread: a machine makes the same weights
+    again, and two threads that wait for one another on busy cores would take six times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
