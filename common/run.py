@@ -305,7 +305,7 @@ class Run:
         TensorBoard."""
         if self.rank == 0:
             samples = [
-                {"id": problem.id, "problem": problem.problem, "answer": problem.answer, "response": text}
+                {"id": problem.id, "problem": problem.problem, "gold": problem.answer, "response": text}
                 | dataclasses.asdict(verdict)
                 for problem, text, verdict in zip(
                     [problem for problem in problems for _ in range(group_size)], texts, verdicts, strict=True

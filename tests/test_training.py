@@ -123,7 +123,8 @@ def test_the_run_folder_says_what_was_run(tilted):
     assert "torch" in environment and re.search("^prompt [0-9a-f]{12}$", environment, re.M)
     assert "git rev-parse" in (tilted / "git.txt").read_text()
     samples = [json.loads(line) for line in (tilted / "samples" / "step_000002.jsonl").read_text().splitlines()]
-    assert len(samples) == 12 and {"id", "problem", "answer", "response", "authors", "strict"} <= set(samples[0])
+    assert len(samples) == 12 and {"id", "problem", "response", "authors", "strict"} <= set(samples[0])
+    assert all(sample["gold"] == str(2 * int(sample["id"][1:])) for sample in samples)  # not what the response answered
 
 
 def test_two_runs_of_one_second_get_two_folders(folder, tilted, monkeypatch):
