@@ -1,5 +1,6 @@
 """One process of test_parallel.py: rloo_tilted.main on recorded responses; rank 0 writes gradients and parameters."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -86,4 +87,5 @@ if __name__ == "__main__":
     results = {name: train(sys.argv[2:], name == "wrong") for name in ("right", "wrong")}
     if torch.distributed.get_rank() == 0:
         torch.save(results, sys.argv[1])
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads, still there when the interpreter takes itself apart, now and then abort the process
