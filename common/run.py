@@ -514,7 +514,7 @@ def replacing(path: Path):
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True) if temporary.exists() else None
+        temporary.unlink(missing_ok=True)
         raise
 
 
