@@ -1,8 +1,13 @@
 """Settings that must be there before torch or vllm is imported, and what several test files share."""
 
 import os
+import shutil
 
+# Threads that spin are ten times slower on a shared machine; on a CPU, vLLM would compile for ten seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

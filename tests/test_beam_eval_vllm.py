@@ -1,13 +1,5 @@
 """Beam search through the real vLLM engine, on a CPU: equal to the transformers sampler, and to LLM.beam_search."""
 
-import os
-
-# Before torch: threads that spin are ten times slower on a shared machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import random
 
 import pytest

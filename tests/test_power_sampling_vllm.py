@@ -1,13 +1,5 @@
 """Power sampling through the real engine, on a CPU: what it records of its logits, and the law of its chains."""
 
-import os
-
-# Before torch: threads that spin are ten times slower on a shared machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import types
 
 import numpy as np

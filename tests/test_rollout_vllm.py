@@ -1,13 +1,5 @@
 """The vLLM sampler with the real engine, on a CPU: the claims of test_rollout.py, and that a stale push is caught."""
 
-import os
-
-# Before torch: threads that spin are ten times slower on a shared machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import random
 import subprocess
 import sys
