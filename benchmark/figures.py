@@ -3,7 +3,6 @@ marker or line style as well as by colour (Okabe and Ito's, which colour-blind r
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -11,11 +10,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import report
+from folders import Broken, Missing, Results, Sample, TrainingRun, mean, other_runs, pass_at
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from report import DATASETS, MODELS, TABLES, Broken, Missing, Results, Row, TrainingRun
+from pages import Image
+from paper import ALPHAS, DATASETS, MODELS, TABLES, Row, figure_6_rows, figure_7_rows, rows_of
 
 BLUE, ORANGE, GREEN, RED, SKY, PINK, GREY = "#0072B2 #E69F00 #009E73 #D55E00 #56B4E9 #CC79A7 #777777".split()
 BETA_STYLES = {"inf": (GREEN, "o", "-"), "1e-2": (ORANGE, "s", "--"), "1e-4": (BLUE, "^", "-.")}
@@ -35,19 +35,6 @@ plt.rcParams.update({"axes.grid": True, "grid.color": "#e5e5e5", "axes.axisbelow
 SQUARE = dict(linestyle="none", marker="D", markersize=5, markerfacecolor="white", markeredgecolor="black")
 
 
-@dataclass
-class Image:
-    name: str
-    title: str
-    choices: str
-    sources: list[str]  # folders
-    svg: Path
-
-    @property
-    def made_of(self) -> str:
-        return f"Made of {', '.join(self.sources)}." if self.sources else "None of our runs is here yet."
-
-
 class Album:
     """Figures as they are drawn, each with what it was made of."""
 
@@ -55,7 +42,7 @@ class Album:
         self.results, self.folder, self.images = results, folder, []
         self.sources: set[str] = set()
 
-    def samples(self, row: Row, dataset: str, checkpoint: str) -> list[report.Sample]:
+    def samples(self, row: Row, dataset: str, checkpoint: str) -> list[Sample]:
         found = self.results.look(row, dataset, checkpoint)
         if found:
             self.sources.add(str(found[0].path.parent))
@@ -96,9 +83,9 @@ def draw_all(results: Results, tables: list[int], folder: Path) -> list[Image]:
         inference_time(album)
     if wanted & {5, 6, 9, 10}:
         tilted_curves(album, 8, [(5, "math500"), (9, "math500")], "reliance on the task reward, fixed length")
-    runs = [run for n in sorted(wanted - {2}) for row in report.rows_of(n) if row.expect and (run := album.run(row))]
+    runs = [run for n in sorted(wanted - {2}) for row in rows_of(n) if row.expect and (run := album.run(row))]
     runs = list({run.folder: run for run in runs}.values())
-    others = report.other_runs(results)
+    others = other_runs(results)
     if others:
         health(album, "other_health", "Training health of other runs", [(run.name, run) for run in others], "")
     likelihood(album, runs + others)
@@ -123,10 +110,10 @@ def bars(album: Album, number: int, tags: list[str], title: str) -> None:
         first = next(n for n, table in TABLES.items() if table == (tag, "variable", "last"))
         for place, (_, key, which, colour, hatch) in enumerate(SERIES):
             table = first + (which == "best")
-            row = next(row for row in report.rows_of(table) if chosen(row, key))
+            row = next(row for row in rows_of(table) if chosen(row, key))
             samples = album.samples(row, dataset, "best_authors" if which == "best" else "last")
             if samples:
-                value, se = report.pass_at(samples, 1, "authors")
+                value, se = pass_at(samples, 1, "authors")
                 ax.bar(place, value, 0.8, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6, zorder=2)
                 ax.errorbar(place, value, se, color="black", capsize=3, linewidth=1, zorder=3)
             ax.plot(place, row.paper(table)[dataset]["pass@1"], **SQUARE, zorder=4)
@@ -149,13 +136,13 @@ def tilted_curves(album: Album, number: int, panels: list[tuple[int, str]], titl
     figure, axes = plt.subplots(2, len(panels), figsize=size, layout="constrained", sharey="col", squeeze=False)
     for column, (last, dataset) in enumerate(panels):
         for ax, table, checkpoint in zip(axes[:, column], (last, last + 1), ("last", "best_authors"), strict=True):
-            rows = report.rows_of(table)
+            rows = rows_of(table)
             for beta, (colour, marker, style) in BETA_STYLES.items():
                 curve = [row for row in rows if row.key[:1] == ("tilted",) and row.beta == beta]
                 paper = [row.paper(table)[dataset]["pass@1"] for row in curve]
                 ax.plot(range(4), paper, color=colour, marker=marker, linestyle=":", markerfacecolor="white", lw=0.9)
                 found = [(i, album.samples(row, dataset, checkpoint)) for i, row in enumerate(curve)]
-                points = [(i, *report.pass_at(samples, 1, "authors")) for i, samples in found if samples]
+                points = [(i, *pass_at(samples, 1, "authors")) for i, samples in found if samples]
                 if points:
                     x, y, se = zip(*points, strict=True)
                     style_ = dict(color=colour, marker=marker, linestyle=style, elinewidth=0.8, capsize=2)
@@ -163,10 +150,10 @@ def tilted_curves(album: Album, number: int, panels: list[tuple[int, str]], titl
             task = next(row for row in rows if row.key[:1] == ("task_reward",))
             ax.axhline(task.paper(table)[dataset]["pass@1"], color=RED, linestyle=(0, (1, 4)), lw=1)
             if samples := album.samples(task, dataset, checkpoint):
-                ax.axhline(report.pass_at(samples, 1, "authors")[0], color=RED, linestyle=(0, (5, 2)), lw=1.3)
+                ax.axhline(pass_at(samples, 1, "authors")[0], color=RED, linestyle=(0, (5, 2)), lw=1.3)
             which = "last" if checkpoint == "last" else "best"
             ax.set(title=f"{MODELS[TABLES[table][0]].short}, {DATASETS[dataset]}, {which}")
-            ax.set_xticks(range(4), [f"{alpha:g}" for alpha in report.ALPHAS])
+            ax.set_xticks(range(4), [f"{alpha:g}" for alpha in ALPHAS])
     for ax in axes[:, 0]:
         ax.set_ylabel("Pass@1, %")
     for ax in axes[-1]:
@@ -229,7 +216,7 @@ def health(album: Album, name: str, title: str, runs: list[tuple[str, TrainingRu
 
 
 def health_of_rows(album: Album) -> None:
-    rows = [row for row in report.rows_of(11) if row.key[:1] in (("task_reward",), ("dist_sharpen",))]
+    rows = [row for row in rows_of(11) if row.key[:1] in (("task_reward",), ("dist_sharpen",))]
     runs = [(row.label, run) for row in rows if (run := album.run(row))]
     health(album, "figure_4", "Figure 4: training health, Qwen3-4B", runs, "Variable length.")
 
@@ -249,15 +236,15 @@ PASS_AT_K = [  # label, method and alpha, checkpoint, colour, marker, line
 def pass_at_k_curves(album: Album) -> None:
     datasets = MODELS["qwen3-4b"].datasets
     figure, axes = plt.subplots(1, len(datasets), figsize=(3.5 * len(datasets), 3.4), layout="constrained")
-    more = {row.key[:2]: row for row in report.figure_6_rows()}
+    more = {row.key[:2]: row for row in figure_6_rows()}
     for ax, dataset in zip(axes, datasets, strict=True):
         for label, key, checkpoint, colour, marker, style in PASS_AT_K:
-            row = next(row for row in report.rows_of(11) if chosen(row, key))
+            row = next(row for row in rows_of(11) if chosen(row, key))
             for part, first in ((row, 1), (more.get(key), 16)):
                 samples = album.samples(part, dataset, checkpoint) if part else []
                 if samples:
                     ks = [k for k in 2 ** np.arange(9) if first <= k <= part.n]
-                    found = [report.pass_at(samples, int(k), "authors") for k in ks]
+                    found = [pass_at(samples, int(k), "authors") for k in ks]
                     style_ = dict(color=colour, marker=marker, linestyle=style, markersize=4, capsize=2)
                     ax.errorbar(ks, *zip(*found, strict=True), label=label if first == 1 else None, **style_)
             table = 12 if checkpoint.startswith("best") else 11
@@ -278,12 +265,12 @@ def pass_at_k_curves(album: Album) -> None:
 
 
 def inference_time(album: Album) -> None:
-    rows = report.figure_7_rows()
+    rows = figure_7_rows()
     figure, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
     for place, row in enumerate(rows):
         album.results.samples(row, "math500", "last")  # notes what is missing
         if samples := album.samples(row, "math500", "last"):
-            (seconds, se), (tokens, _) = report.mean(samples, "seconds"), report.mean(samples, "spent")
+            (seconds, se), (tokens, _) = mean(samples, "seconds"), mean(samples, "spent")
             ax.barh(place, seconds, xerr=se, color=(GREY, SKY, ORANGE, "#FBE3B0")[place], edgecolor="black", capsize=3)
             ax.text(seconds + se, place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center")
     ax.set_yticks(range(len(rows)), [row.label for row in rows])
@@ -396,11 +383,11 @@ def spending(album: Album, tag: str, tables: list[int]) -> None:
     for (top, bottom), (dataset, points) in zip(axes.T, found.items(), strict=True):
         for kind, samples, trained in points:
             colour, marker = KINDS[kind]
-            value, se = report.pass_at(samples, 1, "authors")
+            value, se = pass_at(samples, 1, "authors")
             style = dict(color=colour, marker=marker, markeredgecolor="black", elinewidth=0.8, capsize=2, ls="", ms=7)
-            top.errorbar(report.mean(samples, "spent")[0], value, se, **style)
+            top.errorbar(mean(samples, "spent")[0], value, se, **style)
             if not trained:
-                bottom.errorbar(report.mean(samples, "logp")[0], value, se, **style)
+                bottom.errorbar(mean(samples, "logp")[0], value, se, **style)
         top.set(title=DATASETS[dataset], xlabel="tokens generated an answer", xscale="log")
         bottom.set(xlabel="log π_base of an answer, nats")
         bottom.xaxis.set_major_locator(MaxNLocator(5))
@@ -414,10 +401,10 @@ def spending(album: Album, tag: str, tables: list[int]) -> None:
     album.save(figure, f"ours_spending_{tag}", title, choices)
 
 
-def points_of(album: Album, tag: str, dataset: str, tables: list[int]) -> list[tuple[str, list[report.Sample], bool]]:
+def points_of(album: Album, tag: str, dataset: str, tables: list[int]) -> list[tuple[str, list[Sample], bool]]:
     """Kind, samples and whether trained, of each row of a model that has results."""
     rows: dict[str, Row] = {}
-    for row in (row for n in tables for row in report.rows_of(n)):
+    for row in (row for n in tables for row in rows_of(n)):
         rows.setdefault(row.where, row)  # alpha 1, beta inf is Base again, and best checkpoints are the same rows
     found = [(row, album.samples(row, dataset, "last")) for row in rows.values()]
     return [(row.label.split()[0].rstrip(","), samples, bool(row.expect)) for row, samples in found if samples]

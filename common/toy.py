@@ -287,14 +287,30 @@ def toy_path(config: ToyConfig = ToyConfig()) -> Path:
 
 
 @dataclass(frozen=True)
-class Optimum:
-    """What an exact optimum is like, averaged over problems."""
+class Candidates:
+    """Responses (N,) to one problem, from which the optimum of any objective on the base can be estimated."""
 
-    accuracy: float
+    logp: Tensor  # of the base, nats
+    log_proposal: Tensor  # 0 for one that was enumerated, log(M q) for one of M drawn from the law q
+    reward: Tensor
+    guessed: Tensor  # 1 for a guess, 0 for work
+    length: Tensor  # tokens, up to the first EOS
+    enumerated: int  # the first so many were
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """What an exact optimum is like: the accuracy at each problem, and means over problems."""
+
+    accuracies: list[float]
     guess_share: float
     length: float  # tokens, up to the first EOS
     logp_base: float  # nats a response
     effective_samples: float  # a problem, of the sampled responses; low: do not trust the rest
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.accuracies) / len(self.accuracies)
 
 
 def optimum_weights(logp: Tensor, log_proposal: Tensor, reward: Tensor, alpha: float, beta: float) -> Tensor:
@@ -330,43 +346,57 @@ def response_logp(model, prompts: list[list[int]], responses: list[list[int]], t
     return logps
 
 
-def true_optimum(
+def optimum_candidates(
     model,
     tokenizer,
     problems: list[tuple[str, str, str, int]],
     responses: list[list[int]],
-    alpha: float,
-    beta: float = math.inf,
     temperature: float = 1.0,
     enumerate_guesses: bool = True,
-) -> Optimum:
-    """Gives what the exact optimum of an objective on the base `model` is like; alpha and beta as in `optimum_weights`.
+) -> list[Candidates]:
+    """Gives what `true_optimum` needs of each problem: the ten guesses, and the sampled responses that are no guess.
 
-    The ten guesses are enumerated; the rest is self-normalised importance sampling from `responses`: B = P * G lists of
-    token ids (EOS included), group-contiguous, sampled from the base at `temperature`, of which 1 / alpha fits best.
-    For the law of a fixed length pass whole windows and enumerate_guesses=False.
-
-    Every problem has its own optimum. With a reward that one knows which guess is right, which no trained policy can:
-    read guess_share beside accuracy, above all on hard problems.
+    `responses` are B = P * G lists of token ids (EOS included), group-contiguous, sampled from the base `model` at
+    `temperature`; for the optimum of base^alpha, 1 / alpha fits best. For the law of a fixed length pass whole windows
+    and enumerate_guesses=False.
     """
     group_size = len(responses) // len(problems)
     guesses = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"] if enumerate_guesses else []
-    rows = []
+    found = []
     for i, (_, problem, answer, _) in enumerate(problems):
         prompt = tokenizer.encode(problem)
         drawn = [r for r in responses[i * group_size : (i + 1) * group_size] if r not in guesses]
         candidates = guesses + drawn
         repeated = [prompt] * len(candidates)
-        logp = response_logp(model, repeated, candidates)
         log_proposal = response_logp(model, repeated, candidates, temperature) + math.log(group_size)
         log_proposal[: len(guesses)] = 0.0
         ids = [r[: r.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in r else r for r in candidates]
         texts = tokenizer.batch_decode(ids)
-        reward = torch.tensor([float(text.endswith(f"\\boxed{{{answer}}}")) for text in texts], dtype=torch.float64)
-        guessed = torch.tensor([float(response_kind(text) == "guess") for text in texts], dtype=torch.float64)
-        length = torch.tensor([min(len(cut) + 1, len(r)) for cut, r in zip(ids, candidates, strict=True)]).double()
-        weights = optimum_weights(logp, log_proposal, reward, alpha, beta)
-        sampled = weights[len(guesses) :]
+        columns = [
+            [float(text.endswith(f"\\boxed{{{answer}}}")) for text in texts],
+            [float(response_kind(text) == "guess") for text in texts],
+            [float(min(len(cut) + 1, len(r))) for cut, r in zip(ids, candidates, strict=True)],
+        ]
+        logp = response_logp(model, repeated, candidates)
+        tensors = torch.tensor(columns, dtype=torch.float64).unbind()
+        found.append(Candidates(logp, log_proposal, *tensors, enumerated=len(guesses)))
+    return found
+
+
+def true_optimum(candidates: list[Candidates], alpha: float, beta: float = math.inf) -> Optimum:
+    """Gives what the exact optimum of an objective on the base is like; alpha and beta as in `optimum_weights`.
+
+    Enumerated responses count with their probabilities; the rest is self-normalised importance sampling.
+
+    Every problem has its own optimum. With a reward that one knows which guess is right, which no trained policy can:
+    read guess_share beside accuracy, above all on hard problems.
+    """
+    rows = []
+    for problem in candidates:
+        weights = optimum_weights(problem.logp, problem.log_proposal, problem.reward, alpha, beta)
+        sampled = weights[problem.enumerated :]
         effective = sampled.sum() ** 2 / sampled.square().sum().clamp_min(1e-300)
-        rows.append(torch.stack([*((weights * x).sum() for x in (reward, guessed, length, logp)), effective]))
-    return Optimum(*torch.stack(rows).mean(0).tolist())
+        columns = (problem.reward, problem.guessed, problem.length, problem.logp)
+        rows.append(torch.stack([*((weights * column).sum() for column in columns), effective]))
+    table = torch.stack(rows)
+    return Optimum(table[:, 0].tolist(), *table[:, 1:].mean(0).tolist())

@@ -18,6 +18,9 @@ from common.evaluate import write_results
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmark"))
 
 import figures
+import folders
+import pages
+import paper
 import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +73,7 @@ def results_text(seed: int, n: int) -> str:
         return path.read_text()
 
 
-def put_run(root: Path, row: report.Row, **changes) -> Path:
+def put_run(root: Path, row: paper.Row, **changes) -> Path:
     """A run folder as training leaves it: steps 20 (honest best), 40 (authors' best) and the last."""
     run = root / f"{row.name}__model__42__now"
     (run / "checkpoints").mkdir(parents=True)
@@ -86,11 +89,11 @@ def put_run(root: Path, row: report.Row, **changes) -> Path:
     return run
 
 
-def row_of(table: int, name: str) -> report.Row:
-    return next(row for row in report.rows_of(table) if row.name == name)
+def row_of(table: int, name: str) -> paper.Row:
+    return next(row for row in paper.rows_of(table) if row.name == name)
 
 
-def line_of(view: report.Table, label: str, alpha: str = "", beta: str = "") -> list:
+def line_of(view: pages.Table, label: str, alpha: str = "", beta: str = "") -> list:
     return next(line for line in view.rows if line[0].startswith(label) and line[1:3] == [alpha, beta])
 
 
@@ -100,7 +103,7 @@ def test_cells_are_the_metrics_of_the_results_file(tmp_path):
     for seed in (1, 2, 3):  # the same draws in each repeat, so that value and error are those of one file
         folder = tmp_path / f"{row.name}__model__42__now/results/step_000500"
         content = put(folder / f"math500__n16__seed{seed}.json", seed=7)["metrics"]
-    views = {view.title.split()[-1]: view for view in report.table_views(report.Results([tmp_path]), 3)}
+    views = {view.title.split()[-1]: view for view in report.table_views(folders.Results([tmp_path]), 3)}
     for verdict, majority in (("authors", "maj_strings_at_16"), ("strict", "maj_at_16")):
         line = line_of(views[verdict], "Task reward")
         for cell, key in zip(line[3:6], ("pass_at_1", "pass_at_16", majority), strict=True):
@@ -114,7 +117,7 @@ def test_repeats_of_a_problem_are_joined_before_the_error_is_taken(tmp_path):
     row = row_of(3, f"{TAG}_base")
     found = [put(tmp_path / row.where.format(dataset="math500", seed=s), seed=s) for s in (1, 2, 3)]
     shares = np.array([[np.mean(p["authors"]) for p in content["problems"]] for content in found])  # (repeats, P)
-    value, se = report.cells(report.Results([tmp_path]).samples(row, "math500", "last"), "authors")["pass@1"]
+    value, se = folders.cells(folders.Results([tmp_path]).samples(row, "math500", "last"), "authors")["pass@1"]
     assert value == pytest.approx(100 * shares.mean())
     assert se == pytest.approx(100 * shares.mean(0).std() / math.sqrt(3))
     assert se != pytest.approx(100 * shares.std() / math.sqrt(9))  # nine problems, as if repeats were problems
@@ -126,9 +129,9 @@ def test_the_two_selections_read_the_checkpoints_they_chose(tmp_path):
         step: [put(run / f"results/step_{step:06d}/minerva__n16__seed{s}.json", seed=step + s) for s in (1, 2, 3)]
         for step in (20, 40, 500)
     }
-    results = report.Results([tmp_path])
+    results = folders.Results([tmp_path])
     for which, step in (("best_honest", 20), ("best_authors", 40), ("last", 500)):
-        value, _ = report.cells(results.samples(row, "minerva", which), "authors")["pass@1"]
+        value, _ = folders.cells(results.samples(row, "minerva", which), "authors")["pass@1"]
         expected = np.mean([c["metrics"]["authors"]["pass_at_1"] for c in content[step]])
         assert value == pytest.approx(100 * expected)
     titles = [view.title for view in report.table_views(results, 4)]
@@ -138,26 +141,26 @@ def test_the_two_selections_read_the_checkpoints_they_chose(tmp_path):
 def test_table_2_is_made_of_the_runs_of_the_other_tables(tmp_path):
     run = put_run(tmp_path, row_of(5, f"{TAG}_fixed_task"))
     content = [put(run / f"results/step_000500/math500__n16__seed{s}.json", seed=s) for s in (1, 2, 3)]
-    view = next(v for v in report.table_2(report.Results([tmp_path])) if v.title.endswith("authors"))
+    view = next(v for v in report.table_2(folders.Results([tmp_path])) if v.title.endswith("authors"))
     line = next(line for line in view.rows if line[:3] == ["Qwen2.5-3B", "Task reward", "fixed"])
     assert line[3].ours[0] == pytest.approx(100 * np.mean([c["metrics"]["authors"]["pass_at_1"] for c in content]))
     assert [cell.paper for cell in line[3:]] == [65.8, 26.7, 65.8, 26.9]
 
 
 def test_every_number_of_the_paper_stands_in_its_table_once():
-    for number, table in report.PAPER["tables"].items():
-        view = report.table_views(report.Results([Path("nowhere")]), int(number))[0]
+    for number, table in paper.PAPER["tables"].items():
+        view = report.table_views(folders.Results([Path("nowhere")]), int(number))[0]
         for row in table["rows"]:
-            printed = [row[d].get(m) for d in report.DATASETS if d in row for m in report.METRICS]
+            printed = [row[d].get(m) for d in paper.DATASETS if d in row for m in paper.METRICS]
             lines = [line for line in view.rows if [cell.paper for cell in line[3:]] == printed]
             assert len(lines) >= {"mh_llm": 4, "beam_search": 2}.get(row["method"], 1)
             assert all(cell.ours is None for line in lines for cell in line[3:])
 
 
 def test_a_cell_shows_ours_the_papers_and_the_difference():
-    assert report.Cell((64.12, 0.94), 66.9).texts() == ("64.1 ± 0.9", "66.9, -2.8")
-    assert report.Cell(None, 66.9).texts() == ("", "66.9")
-    assert report.Cell((64.12, 0.94), None).texts() == ("64.1 ± 0.9", "")
+    assert pages.Cell((64.12, 0.94), 66.9).texts() == ("64.1 ± 0.9", "66.9, -2.8")
+    assert pages.Cell(None, 66.9).texts() == ("", "66.9")
+    assert pages.Cell((64.12, 0.94), None).texts() == ("64.1 ± 0.9", "")
 
 
 def test_the_nearest_reading_of_an_open_row_is_named():
@@ -170,7 +173,7 @@ def test_the_nearest_reading_of_an_open_row_is_named():
 
 
 def faults(root: Path, name: str = f"{TAG}_variable_task") -> list[str]:
-    return report.Results([root]).lacks(name)
+    return folders.Results([root]).lacks(name)
 
 
 def complete_run(root: Path) -> Path:
@@ -245,9 +248,9 @@ def test_an_unknown_row_or_table_or_folder_is_refused(tmp_path):
 def made(tmp_path_factory) -> Path:
     """All results of Tables 2 to 12 and of the figures, and the report of them."""
     root = tmp_path_factory.mktemp("runs")
-    trained = {row.name: row for table in report.TABLES for row in report.rows_of(table) if row.expect}
+    trained = {row.name: row for table in paper.TABLES for row in paper.rows_of(table) if row.expect}
     runs = {name: put_run(root, row) for name, row in trained.items()}
-    for row in report.wanted_rows([*report.TABLES]):
+    for row in paper.wanted_rows([*paper.TABLES]):
         steps = {"last": f"step_{(row.expect or {}).get('num_steps', 0):06d}", "best_authors": "step_000040"}
         steps["best_honest"] = "step_000020"
         for checkpoint in row.checkpoints:
@@ -266,7 +269,7 @@ def made(tmp_path_factory) -> Path:
 def test_a_complete_report_has_exit_code_0_and_no_empty_cell(made):
     text = (made / "report" / "report.md").read_text()
     assert "Missing or broken" not in text and " rows complete" in text
-    views = report.table_views(report.Results([made]), 12)
+    views = report.table_views(folders.Results([made]), 12)
     lines = [line for view in views for line in view.rows if not line[0].startswith("Beam")]
     assert lines and all(cell.ours for line in lines for cell in line[3:])
     assert len(re.findall(r"^## Table", text, re.M)) == 4 + 5 * 2 + 5 * 4
@@ -288,7 +291,7 @@ def test_what_is_missing_empties_its_cell_and_sets_the_exit_code(made, tmp_path,
 def test_figures_name_their_runs_and_the_choices_that_the_paper_leaves_open(made):
     text = (made / "report" / "report.md").read_text()
     names = [f"figure_{n}" for n in range(1, 9)] + ["ours_likelihood", "ours_divergence"]
-    for name in names + [f"ours_spending_{tag}" for tag in report.MODELS]:
+    for name in names + [f"ours_spending_{tag}" for tag in paper.MODELS]:
         for suffix in ("png", "svg"):
             assert (made / "report" / "figures" / f"{name}.{suffix}").stat().st_size > 5000
         caption = text.split(f"](figures/{name}.png)\n\n")[1].split("\n\n")[0]
@@ -329,9 +332,9 @@ def test_the_page_opens_in_a_browser_with_all_its_pictures(made, tmp_path):
 
 
 def test_results_that_belong_to_no_table_are_listed(tmp_path):
-    run = put_run(tmp_path, report.Row("mine", "", "", "", (), "", expect={"model": "toy", "num_steps": 60}))
+    run = put_run(tmp_path, paper.Row("mine", "", "", "", (), "", expect={"model": "toy", "num_steps": 60}))
     content = put(run / "results/step_000060/toy_test__n8__seed1.json", seed=1, n=8)["metrics"]["authors"]
-    (view,) = report.other_table(report.Results([tmp_path]))
+    (view,) = report.other_table(folders.Results([tmp_path]))
     (line,) = view.rows
     assert line[:3] == ["mine__model__42__now/results/step_000060/toy_test__n8", "1", "8"]
     keys = ("pass_at_1", "pass_at_8", "maj_strings_at_8")
@@ -341,7 +344,7 @@ def test_results_that_belong_to_no_table_are_listed(tmp_path):
 
 @pytest.mark.skipif(not any((ROOT / "runs").glob("*__toy__*/results")), reason="quickstart has not been run here")
 def test_real_runs_of_the_miniature_are_read_as_their_files_say():
-    (view,) = report.other_table(report.Results([ROOT / "runs"]))
+    (view,) = report.other_table(folders.Results([ROOT / "runs"]))
     lines = {line[0]: line for line in view.rows}
     files = [path for path in (ROOT / "runs").glob("*__toy__*/results/*/*__seed1.json") if path.exists()]
     for path in files:

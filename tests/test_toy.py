@@ -20,6 +20,7 @@ from common.toy import (
     make_problem,
     make_tokenizer,
     make_work,
+    optimum_candidates,
     optimum_weights,
     response_kind,
     solve,
@@ -262,7 +263,8 @@ def test_true_optimum_at_alpha_one_is_the_base_itself(toy_dir):
     length = sum(map(len, responses)) / len(responses)
 
     for enumerate_guesses, tolerance in ((False, 1e-9), (True, 0.04)):
-        base = true_optimum(model, tokenizer, problems, responses, 1.0, enumerate_guesses=enumerate_guesses)
+        candidates = optimum_candidates(model, tokenizer, problems, responses, 1.0, enumerate_guesses)
+        base = true_optimum(candidates, 1.0)
         assert abs(base.accuracy - sum(right) / len(right)) <= tolerance
         assert abs(base.guess_share - guess) <= tolerance
         assert abs(base.length - length) <= 50 * tolerance
@@ -271,8 +273,8 @@ def test_true_optimum_at_alpha_one_is_the_base_itself(toy_dir):
     prompts = [tokenizer.encode(problem) for _, problem, _, _ in problems for _ in boxes]
     exact_share = toy.response_logp(model, prompts, boxes * len(problems)).exp().sum() / len(problems)
     assert abs(base.guess_share - exact_share) < 0.02
-    assert true_optimum(model, tokenizer, problems, responses, 1.0, beta=0.0).accuracy == pytest.approx(1.0)
-    assert true_optimum(model, tokenizer, problems, responses, math.inf).logp_base > base.logp_base + 1
+    assert true_optimum(candidates, 1.0, beta=0.0).accuracy == pytest.approx(1.0)
+    assert true_optimum(candidates, math.inf).logp_base > base.logp_base + 1
 
 
 def test_the_base_is_what_the_docstring_says(toy_dir):
