@@ -28,11 +28,12 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from common.branching import run_branching
-from common.data import Problem, fit_window, load_problems, prompt_file_of, prompt_hash, render_prompts
+from common.data import Problem
 from common.evaluate import ResponsesFile, grade_records, new_record, results_dir, write_results
 from common.grading import Grader
 from common.rollout import TransformersSampler, VLLMSampler, start_sampler, stop_token_ids
 from common.run import compute_dtype, resolve_model, start, start_processes
+from common.tasks import load_datasets
 
 
 @dataclass
@@ -202,19 +203,14 @@ def main(args: Args, sampler: TransformersSampler | VLLMSampler | None = None) -
     stop_ids = [tokenizer.eos_token_id] if args.rule == "vllm-0.11" else stop_token_ids(model, tokenizer)
     rule = Rule(args.rule, args.num_beams, frozenset(stop_ids))
     work = []
-    for name in args.dataset:  # all that can be wrong with the input comes up here, before the model is loaded
-        prompt_file, problems = args.prompt_file or prompt_file_of(name), load_problems(name)[: args.limit]
-        prompts = render_prompts(tokenizer, problems, prompt_file, args.examples_file)
-        problems, prompts = fit_window(problems, prompts, args.max_total_tokens)
-        dataset = problems[0].dataset
-        keys = ("model", "num_beams", "rule", "max_total_tokens", "sampler", "dtype")
-        settings = {"n": 1, "dataset": dataset, "prompt_hash": prompt_hash(prompt_file, args.examples_file)}
-        settings |= {key: getattr(args, key) for key in keys}
+    keys = ("model", "num_beams", "rule", "max_total_tokens", "sampler", "dtype")
+    settings = {"n": 1} | {key: getattr(args, key) for key in keys}
+    for problems, prompts, what in load_datasets(tokenizer, args):
         files = {}  # by penalty
         for penalty in args.length_penalty:
-            stem = f"{dataset}__beam{args.num_beams}__penalty{penalty:g}__{args.rule}"
+            stem = f"{problems[0].dataset}__beam{args.num_beams}__penalty{penalty:g}__{args.rule}"
             path = results_dir(args.model, args.output_dir) / f"{stem}.json"
-            files[penalty] = path, ResponsesFile(path, settings | {"length_penalty": penalty}, rank)
+            files[penalty] = path, ResponsesFile(path, settings | what | {"length_penalty": penalty}, rank)
         work.append((problems, prompts, files))
     with Grader(args.num_grading_workers) as grader:
         if sampler is None:

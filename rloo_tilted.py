@@ -28,18 +28,9 @@ from common.evaluate import validate
 from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
 from common.memory import check_memory
+from common.metrics import Metrics, stop_unless_finite
 from common.rollout import start_sampler
-from common.run import (
-    Metrics,
-    Positive,
-    Run,
-    compute_dtype,
-    resolve_model,
-    share_of,
-    start,
-    start_processes,
-    stop_unless_finite,
-)  # fmt: skip
+from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
 
 RETURN_READS = {"r_task", "logp", "logp_base"}  # what `objective` uses
 
@@ -158,7 +149,7 @@ def main(args: Args) -> None:
     device = start_processes(args.seed)
     dtype = compute_dtype(args.dtype, device)
     path = resolve_model(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     problems, prompts = load_prompts(tokenizer, load_problems(args.dataset), args)
     validation = load_prompts(tokenizer, load_validation(args), args)
     needs_base = "logp_base" in RETURN_READS or args.base_curves
@@ -174,8 +165,8 @@ def main(args: Args) -> None:
     )  # fmt: skip
     grader = Grader(args.num_grading_workers)
 
-    for step in range(run.load_resume(policy, optimizer), args.num_steps + 1):
-        metrics, figures = Metrics(), {}
+    for step in run.steps(policy, optimizer):
+        metrics, figures = Metrics(step), {}
         with metrics.time("sync"):
             sampler.push(weights(policy))
         if step % args.eval_every == 0 or step == args.num_steps:
@@ -189,7 +180,7 @@ def main(args: Args) -> None:
         # 1. sample G responses to each of this process's problems
         with metrics.time("rollout"):
             chosen = batch_indices(len(problems), args.num_problems, args.seed, step)[share_of(args.num_problems)]
-            batch = [problems[i] for i in chosen]
+            batch = metrics.batch = [problems[i] for i in chosen]
             rollout = sampler.generate(
                 [prompts[i] for i in chosen], args.group_size, args.max_total_tokens, args.seed, step,
                 [problem.id for problem in batch], fixed_length=args.fixed_length,
@@ -218,7 +209,7 @@ def main(args: Args) -> None:
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
-                stop_unless_finite(loss, step, [batch[group].id for group in groups])
+                stop_unless_finite("loss", loss, [batch[group].id for group in groups])
                 if backward:
                     loss.backward()
                 metrics.mean("objective/return", returns)
@@ -227,14 +218,15 @@ def main(args: Args) -> None:
                 metrics.mean("objective/kl_base", logp - logp_base)
                 metrics.sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), entropy, packed.sampler_logp)
-            grad_norm = torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)
+            grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
+            stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
             warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
             optimizer.param_groups[0]["lr"] = warm * args.learning_rate
             optimizer.step()
             optimizer.zero_grad()
 
         # 4. what happened
-        metrics.mean("losses/grad_norm", full_tensor(grad_norm))
+        metrics.mean("losses/grad_norm", grad_norm)
         metrics.mean("sampling/skipped_frac", [1.0 - learning for learning in learns])
         metrics.mean("charts/learning_rate", [warm * args.learning_rate])
         if figures:  # a validated step also leaves responses to read

@@ -1,11 +1,10 @@
 """A model of a real shape with random weights, for speed and memory, which do not depend on the values: no download.
 
     python benchmark/random_model.py qwen2.5-3b /tmp/qwen2.5-3b
-    python rloo_tilted.py --alpha 2 --beta 1e-2 --model /tmp/qwen2.5-3b --dataset toy --fixed-length \\
-        --max-total-tokens 640 --num-steps 3 --eval-every 3 --validation-size 32
+    python beam_eval.py --model /tmp/qwen2.5-3b --dataset toy_test --max-total-tokens 640
 
 The tokenizer is the miniature's, so nearly all sampled tokens are ones it does not have and responses fill the window.
-Seconds by phase are in metrics.jsonl, time/*.
+benchmark/throughput.py makes such a model by itself.
 """
 
 import sys
@@ -14,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.toy import toy_path
+from common.toy import make_tokenizer
 
 # name: (model type, vocabulary, hidden, layers, heads, key heads, head dim, MLP), as in the models' own configurations
 SHAPES = {
@@ -31,13 +30,18 @@ NAMES = (
 )  # fmt: skip
 
 
-def main(shape: str, folder: str) -> None:
+def config_of(shape: str):
+    """The transformers configuration of a shape, one of SHAPES."""
     kind, *values = SHAPES[shape]
     special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0, "max_position_embeddings": 32768}
-    config = AutoConfig.for_model(kind, **dict(zip(NAMES, values, strict=True)), **special, tie_word_embeddings=True)
+    return AutoConfig.for_model(kind, **dict(zip(NAMES, values, strict=True)), **special, tie_word_embeddings=True)
+
+
+def main(shape: str, folder: str | Path) -> None:
+    """Writes model and tokenizer to `folder`."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(toy_path()).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config_of(shape), dtype=torch.bfloat16).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,28 @@
     python benchmark/together.py --folder runs/observations --processes 2 < ROWS
 
 ROWS, on standard input: a line `# NAME` begins a row, each line after it is a command of the row: a script or module of
-this project and its arguments, as on a command line. A `*` in an argument stands for the one path that matches.
-Commands of a row run in order; rows run in order too, each in whichever of the processes is free, so none may need
-another of the same input.
+this project and its arguments, as on a command line. A `*` in an argument stands for the one path that matches, and a
+path to best_authors.json or best_honest.json for the checkpoint that it names. Commands of a row run in order; rows run
+in order too, each in whichever of the processes is free, so none may need another of the same input.
 
-A row that is done leaves FOLDER/done/NAME with its commands and is skipped from then on, while they stay the same. A row
-that was stopped begins anew: its run folder FOLDER/NAME__* is removed. A row that fails stops nothing: it is listed at
-the end with its log, FOLDER/logs/NAME.log, and the exit code is 1.
+A row that is done leaves FOLDER/done/NAME with its commands and is skipped from then on, while they stay the same; its
+run folder FOLDER/NAME__* loses resume/. A row that was stopped begins anew, its run folder is removed. A row that fails
+stops nothing: it is listed at the end with its log, FOLDER/logs/NAME.log, and the exit code is 1.
+
+On a GPU a process can have one vLLM engine, so its rows agree in shape of the model, window and options of the engine:
+power sampling and beam search have inputs of their own.
 """
 
 import gc
 import glob
 import importlib.util
+import json
 import multiprocessing
+import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -30,10 +36,12 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tyro
+
+ROOT = Path(__file__).resolve().parent.parent
+STOPPED = 75  # exit code of a script that a signal stopped: that of common/run.py, which takes seconds to import
 
 
 @dataclass
@@ -80,27 +88,39 @@ def is_done(row: Row, folder: Path) -> bool:
 # --- in a process that runs rows --------------------------------------------------------------------------------------
 
 
+SAMPLERS = {}  # by what two scripts must agree in to share one; their weights are pushed anew for each
+ENGINE_SHARE = 0.4  # of the GPU's memory, also where evaluation starts it: training has to fit beside it
+
+
 def share_samplers_and_graders() -> None:
     """From now on a sampler that a script starts is the one that another left, with the new model's weights pushed, if
-    shape and window are equal; likewise the grading workers. Comes before any script is imported."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    all else is equal; likewise the grading workers. Comes before any script is imported."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from common import grading, rollout
     from common.logprob import weights
+    from common.run import compute_dtype
 
-    samplers, start, grader = {}, rollout.start_sampler, cache(grading.Grader)
+    start, grader = rollout.start_sampler, cache(grading.Grader)
 
     def start_sampler(kind, model, max_total_tokens, **options):
-        config = AutoConfig.from_pretrained(model).to_diff_dict()
-        shape = {name: value for name, value in config.items() if name not in ("transformers_version", "use_cache")}
-        kept = {name: value for name, value in options.items() if name not in ("dtype", "gpu_memory_utilization")}
-        key = str((kind, max_total_tokens, shape, kept))
-        if key in samplers:
-            samplers[key].push(weights(AutoModelForCausalLM.from_pretrained(model, dtype="auto")))
+        shape = AutoConfig.from_pretrained(model).to_diff_dict()
+        for name in ("transformers_version", "use_cache", "dtype", "_name_or_path"):  # not of the shape
+            shape.pop(name, None)
+        options["dtype"] = options.get("dtype") or compute_dtype("auto", options["device"])
+        options["stop_ids"] = rollout.stop_token_ids(model, AutoTokenizer.from_pretrained(model))
+        options.setdefault("gpu_memory_utilization", ENGINE_SHARE)
+        key = json.dumps([kind, max_total_tokens, shape, options], sort_keys=True, default=str)
+        if key in SAMPLERS:
+            getattr(SAMPLERS[key], "waiting", []).clear()  # requests that a script left when it failed
+            SAMPLERS[key].push(weights(AutoModelForCausalLM.from_pretrained(model, dtype="auto")))
+        elif kind != "transformers" and torch.cuda.is_available() and any(hasattr(s, "llm") for s in SAMPLERS.values()):
+            raise ValueError("this needs a second vLLM engine: put it into another input, see benchmark/together.py.")
         else:
-            samplers[key] = start(kind, model, max_total_tokens, **options)
-            samplers[key].close = samplers[key].sleep
-        return samplers[key]
+            SAMPLERS[key] = start(kind, model, max_total_tokens, **options)
+            SAMPLERS[key].close = lambda: None
+        return SAMPLERS[key]
 
     def shared_grader(*args, **options):
         shared = grader(*args, **options)
@@ -123,17 +143,23 @@ def load(program: str) -> ModuleType:
     return module
 
 
+def path_of(word: str) -> str:
+    """The one path that a word with a `*` stands for, or the checkpoint that such a file names."""
+    found = glob.glob(word)
+    if len(found) != 1:
+        raise ValueError(f"{word} stands for {len(found)} paths, not for one.")
+    path = Path(found[0])
+    return str(path.parent / json.loads(path.read_text())["checkpoint"] if path.suffix == ".json" else path)
+
+
 def run_command(command: str) -> None:
     words = [word for word in shlex.split(command) if word not in ("python", "-m")]
-    for i, word in enumerate(words):
-        if "*" in word:
-            found = glob.glob(word)
-            if len(found) != 1:
-                raise ValueError(f"{word} stands for {len(found)} paths, not for one.")
-            words[i] = found[0]
+    words = [path_of(word) if "*" in word else word for word in words]
     module = load(words[0])
     module.main(tyro.cli(module.Args, args=words[1:]))
     gc.collect()
+    for sampler in SAMPLERS.values():
+        sampler.sleep()
 
 
 def run_row(row: Row, folder: Path) -> float:
@@ -146,10 +172,15 @@ def run_row(row: Row, folder: Path) -> float:
             for command in row.commands:
                 print(f"+ {command}", flush=True)
                 run_command(command)
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc()
+            if isinstance(error, KeyboardInterrupt) or getattr(error, "code", None) == STOPPED:
+                log.flush()
+                os._exit(STOPPED)  # else this process would begin the next row
             raise
     (folder / "done" / row.name).write_text("".join(f"{command}\n" for command in row.commands))
+    for resume in folder.glob(f"{row.name}__*/resume"):
+        shutil.rmtree(resume)
     return time.perf_counter() - start
 
 
@@ -165,21 +196,27 @@ def main(args: Args) -> int:
         (args.folder / name).mkdir(parents=True, exist_ok=True)
     rows = [row for row in wanted if not is_done(row, args.folder)]
     print(f"{len(wanted) - len(rows)} of {len(wanted)} rows have their results", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed, start = [], time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, context, share_samplers_and_graders) as pool:
         running = {pool.submit(run_row, row, args.folder): row.name for row in rows}
-        for count, future in enumerate(as_completed(running), 1):
-            name = running[future]
-            try:
-                said = f"{future.result():.0f} s"
-            except BrokenProcessPool:
-                sys.exit("a process was killed, perhaps for memory: call again to go on, or lower --processes")
-            except (Exception, SystemExit) as error:  # whatever a script of the user's raises, the others go on
-                failed.append(f"{name}: {type(error).__name__}, log {args.folder / 'logs' / name}.log")
-                said = "FAILED"
-            left = (time.perf_counter() - start) / count * (len(rows) - count) / 60
-            print(f"{count}/{len(rows)}  {name}  {said}  left {left:.0f} min", flush=True)
+        try:
+            for count, future in enumerate(as_completed(running), 1):
+                name = running[future]
+                try:
+                    said = f"{future.result():.0f} s"
+                except (Exception, SystemExit) as error:  # whatever a script of the user's raises, the others go on
+                    if isinstance(error, BrokenProcessPool):
+                        sys.exit("a process was killed, perhaps for memory: call again to go on, or lower --processes")
+                    failed.append(f"{name}: {type(error).__name__}, log {args.folder / 'logs' / name}.log")
+                    said = "FAILED"
+                left = (time.perf_counter() - start) / count * (len(rows) - count) / 60
+                print(f"{count}/{len(rows)}  {name}  {said}  left {left:.0f} min", flush=True)
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            sys.exit("stopped: call again to go on")
     if failed:
         print("\n".join(["rows that failed:", *failed]), file=sys.stderr)
     return len(failed) > 0

@@ -9,14 +9,13 @@ What is done with the tokens is the search's own. It has
 """
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from common.rollout import KVCache, TransformersSampler, VLLMSampler
+from common.rollout import TransformersSampler, VLLMSampler
 
 
 def run_branching(
@@ -104,17 +103,9 @@ def _run_vllm(sampler: VLLMSampler, searches: list, num_tokens: int, at_once: in
 def _run_transformers(sampler: TransformersSampler, live: list, num_tokens: int) -> Iterator[list]:
     """All searches take every step together; each live prefix is a row of the cache."""
     device, num_tokens = sampler.device, min(num_tokens, sampler.model.config.vocab_size)
-    length = torch.tensor([len(search.prompt) for search in live], device=device)
-    T, steps = int(length.max()), max(search.room for search in live)
-    ids = torch.tensor([[0] * (T - len(search.prompt)) + search.prompt for search in live], device=device)
-    column = torch.arange(T, device=device)
-    real = column >= T - length[:, None]
-    # A padding column sees itself, or its softmax would be over nothing.
-    visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=device)
-    cache = KVCache(sampler.model.config.num_hidden_layers, T + steps)
-    logits = sampler._forward(ids, visible[:, None], (column - T + length[:, None]).clamp(min=0), cache)
-    mask = torch.zeros(len(live), 1, 1, T + steps, dtype=logits.dtype, device=device)
-    mask[..., :T].masked_fill_(~real[:, None, None], -math.inf)
+    steps = max(search.room for search in live)
+    logits, length, mask, cache = sampler._prefill([search.prompt for search in live], steps)
+    T = mask.shape[-1] - steps
     for t in range(steps):
         logp, tokens = (x.cpu().numpy() for x in logits.float().log_softmax(-1).topk(num_tokens))
         source, row = [], 0  # of each new live prefix: its parent's row

@@ -8,7 +8,7 @@ Every response gets two verdicts:
 
 Responses are untrusted text, and sympy can hang or take all memory on them. So they are graded in worker processes with
 bounded memory, which the parent kills at a deadline. Text travels as lines of JSON; none of it is evaluated as code
-(`arithmetic_only`).
+(`prepare_math_verify`).
 """
 
 import json
@@ -21,6 +21,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -61,6 +62,8 @@ def last_box(text: str) -> str | None:
 
 IN_TEXT = r"\\(?:text|textrm|textit|textbf|textnormal|mbox|mathrm|mathbf|rm)\s*"
 TEXT = IN_TEXT + r"\{([^{}]*)\}"
+MAGNITUDE = {"thousand": 3, "million": 6, "billion": 9}
+MAGNITUDE_WORD = re.compile(rf"\s*({IN_TEXT}\{{\s*)?\b({'|'.join(MAGNITUDE)})\b(?(1)\s*\}})")
 AND_OR = re.compile(rf",?\s*{IN_TEXT}\{{\s*(?:and|or)\s*\}}|,?\s+(?:and|or)\s+")
 UNIT_NAME = (  # outside \text{} only these, lest 5x or 2k lose their letter
     r"(?:units?|cents?|dollars?|degrees?|percent|inch(?:es)?|feet|foot|ft|yards?|miles?|mph|met(?:er|re)s?|seconds?|minutes?"
@@ -70,18 +73,24 @@ UNIT_NAME = (  # outside \text{} only these, lest 5x or 2k lose their letter
 POWER = r"(?:\s*\^\s*\{?-?\d\}?)?"
 UNIT = re.compile(
     rf"\s*(?:{TEXT}{POWER}|(?<=[\d}}\s]){UNIT_NAME}{POWER}(?:\s*/\s*{UNIT_NAME}{POWER})*"
+    r"|(?<=\d)(?:\s+[A-Za-z]{3,})+|\\pmod\{\d+\}"  # 3 red bolts
     r"|(?<=\d)_\{?\d+\}?)$"  # the base of a number: 52_8
 )
 DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 EXPONENT = r"(?:\{\s*([+-]?\d{1,3})\s*\}|([+-]?\d{1,3}))"
 SCIENTIFIC = re.compile(rf"(?:({DECIMAL})(?:[eE]|\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*)|10\s*\^\s*){EXPONENT}")
+REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")
 FRACTION = re.compile(
     rf"(?:(\d+)\s*(?=\\|\s\d))?"  # the whole number of a mixed fraction
     rf"(?:\\frac\{{\s*([+-]?{DECIMAL})\s*\}}\{{\s*({DECIMAL})\s*\}}|\s*({DECIMAL})\s*/\s*({DECIMAL}))"
 )
-ASSIGNMENT = re.compile(r"((?:\\[A-Za-z]+|[A-Za-z])(?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*([^=]+)")
+NAME = r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\{\w+\}|\w+))?(?:\([a-z]\))?"
+ASSIGNMENT = re.compile(rf"({NAME}|\({NAME}(?:,\s*{NAME})+\))\s*(?:=|\\in(?![a-z]))\s*([^=]+)")
+RELATION = re.compile(r"[<>]|\\[lg]eq?(?![a-z])")
+DEGREE = r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z]))"
 UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": "", "\u00a0": " "}
+    {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "\u00a0": " "}
+    | {"√": r"\sqrt ", "∅": r"\emptyset ", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup "}
 )
 
 
@@ -91,14 +100,18 @@ def clean(answer: str) -> str:
     s = s.replace(r"\$", "").replace("$", "").replace(r",\!", "").replace("{,}", ",")
     s = re.sub(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|(?<!\\)\\[!;:]", "", s)
     s = re.sub(r"(?<!\\)\\[, ]|~|\s+", " ", s)
-    s = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|\\?%", "", s)
+    s = re.sub(rf"(\\(?:sin|cos|tan|cot|sec|csc)\s*\(?\s*)(\d+(?:\.\d+)?)\s*{DEGREE}", r"\1(\2\\pi/180)", s)
+    s = re.sub(rf"{DEGREE}|\\?%", "", s)
     s = AND_OR.sub(",", s)
+    s = MAGNITUDE_WORD.sub(lambda found: rf" \times 10^{{{MAGNITUDE[found[2]]}}}", s)
+    s = re.sub(r"\^\s*\{?\s*\\prime\s*\}?", "'", s).replace(r"\varnothing", r"\emptyset")
+    s = re.sub(r"\\mathrm\{([ei])\}", r"\1", s)
     s = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", s)
     s = re.sub(r"\\frac\s*(\d)", r"\\frac{\1}", s)
     s = re.sub(r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}", s)
     s = re.sub(r"(?<![\\A-Za-z])(?:np\.)?(arcsin|arccos|arctan|sin|cos|tan|ln|log|exp)(?![A-Za-z])", r"\\\1", s)
     s = re.sub(r"\\exp\s*\{([^{}]*)\}", r"e^{\1}", s)
-    s = re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", s)
+    s = re.sub(r"(?<![A-Za-z])\\?sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", s)
     s = re.sub(r"_\{(\w)\}", r"_\1", s)
     return s.strip().removesuffix(".").strip()
 
@@ -113,7 +126,7 @@ def split_unit(s: str) -> tuple[str, str]:
 
 
 def number(s: str) -> Fraction | None:
-    r"""Gives the exact value of a cleaned answer if a number: 2,125, -.5, 4e33, 4.5 \times 10^{33}, 1\frac{4}{5}."""
+    r"""Gives the exact value of a cleaned answer if a number: 2,125, 4.5 \times 10^3, 1\frac{4}{5}, .\overline{3}."""
 
     def value(digits: str) -> Fraction:
         return Fraction(re.sub("[, ]", "", digits).removesuffix("."))
@@ -125,6 +138,9 @@ def number(s: str) -> Fraction | None:
             return sign * value(s)
         if found := SCIENTIFIC.fullmatch(s):
             return sign * value(found[1] or "1") * Fraction(10) ** int(found[2] or found[3])
+        if found := REPEATING.fullmatch(s):
+            fixed, period = "0" + found[1] + found[2], found[3]
+            return sign * Fraction(int(fixed + period) - int(fixed), 10 ** len(found[2]) * (10 ** len(period) - 1))
         if found := FRACTION.fullmatch(s):
             whole, top, bottom = found[1] or "0", found[2] or found[4], found[3] or found[5]
             top_sign = -1 if top.startswith("-") else 1
@@ -171,24 +187,28 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
     Numbers exactly or within a relative tolerance, tuples and intervals in order, sets and lists in any order, words by
     spelling, the rest by math-verify.
     """
-    a, g = clean(answer), clean(gold)
+    a, g = whole_a, whole_g = clean(answer), clean(gold)
     left, right = ASSIGNMENT.fullmatch(a), ASSIGNMENT.fullmatch(g)
     if left and (not right or left[1] == right[1]):
         a = left[2].strip()
     if right and (not left or left[1] == right[1]):
         g = right[2].strip()
-    spelled_a, spelled_g = (re.sub(r"(?<!\d) | (?!\d)", "", s) for s in (a, g))  # 7 8 is not 78
+    spelled_a, spelled_g = (re.sub(r"(?<!\d) | (?!\d)", "", re.sub(TEXT, r"\1", s)) for s in (a, g))  # 7 8 is not 78
     if spelled_a == spelled_g:
         return a != ""
     if word := re.fullmatch(TEXT, g):
         spelling = [re.sub(r"[^\w]", "", re.sub(TEXT, r"\1", w)) for w in (a, word[0])]
         return spelling[0] == spelling[1] or len(spelling[1]) > 1 and spelling[0].casefold() == spelling[1].casefold()
+    if (inner := re.fullmatch(TEXT, a)) and re.search(r"[\d,]", inner[1]):
+        a = inner[1].strip()
+    if RELATION.search(a) or RELATION.search(g):
+        return same_expression(a, g, tolerance)
     (a, unit), (g, gold_unit) = split_unit(a), split_unit(g)
     if unit and gold_unit and unit != gold_unit:
         return False
     x, y = number(a), number(g)
     if x is not None and y is not None:
-        return close(x, y, tolerance)
+        return close(x, y, tolerance) or ("%" in answer and "%" not in gold and close(x / 100, y, tolerance))
     (kind, parts), (gold_kind, gold_parts) = elements(a), elements(g)
     if kind or gold_kind:
         if kind != gold_kind or len(parts) != len(gold_parts):
@@ -201,6 +221,8 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
                 return False
             parts.remove(match)
         return True
+    if "=" in whole_a and "=" in whole_g and same_expression(whole_a, whole_g, tolerance):
+        return True
     return same_expression(parts[0], gold_parts[0], tolerance)
 
 
@@ -211,16 +233,23 @@ def same_expression(answer: str, gold: str, tolerance: float) -> bool:
     """Compares two LaTeX expressions: constants by value (relative 1e-12, or the tolerance), others by math-verify."""
     import sympy
 
-    expressions = [[e for e in read_latex(scientific(s)) if not isinstance(e, str)] for s in (answer, gold)]
+    expressions = [[e for e in read_answer(scientific(s)) if not isinstance(e, str)] for s in (answer, gold)]
     if not all(expressions):
         return False
     a, g = expressions[0][0], expressions[1][0]
+    if all(isinstance(e, sympy.Expr) for e in (a, g)):
+        if any(e.has(sympy.zoo, sympy.nan) for e in (a, g)):  # \gamma(...) is read as a function and may meet a pole
+            return False
+        a, g = (e.subs({symbol: sympy.I for symbol in e.free_symbols if symbol.name == "i"}) for e in (a, g))
     if all(isinstance(e, sympy.Expr) and e.is_number for e in (a, g)):
-        x, y = sympy.N(a.doit(), 30), sympy.N(g.doit(), 30)
+        a, g = a.doit(), g.doit()
+        if a.is_Rational and g.is_Rational:
+            return close(*(Fraction(int(e.p), int(e.q)) for e in (a, g)), tolerance)
+        x, y = sympy.N(a, 30), sympy.N(g, 30)
         if y == 0 or not (y.is_finite and x.is_finite):
             return bool(sympy.simplify(a - g) == 0) or x == y
         return bool(abs(x - y) <= max(tolerance, 1e-12) * abs(y))
-    return verify(g, a)
+    return verify(g, a, allow_set_relation_comp=True)  # 2 < x < 5 is (2,5)
 
 
 def scientific(s: str) -> str:
@@ -229,16 +258,25 @@ def scientific(s: str) -> str:
 
 
 @lru_cache(4096)
-def read_latex(s: str) -> list:
+def read_latex(s: str, config=None) -> list:
     from math_verify import LatexExtractionConfig, parse
 
-    return parse(rf"\boxed{{{s}}}", [LatexExtractionConfig()], parsing_timeout=None)
+    return parse(rf"\boxed{{{s}}}", [config or LatexExtractionConfig()], parsing_timeout=None)
 
 
-def verify(gold, answer) -> bool:
+def read_answer(s: str) -> list:
+    """Reads a whole answer or nothing, and no t of 2t as tons: left alone, math-verify does both."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig
+
+    normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True)
+    return read_latex(s, LatexExtractionConfig(try_extract_without_anchor=False, normalization_config=normalization))
+
+
+def verify(gold, answer, **settings) -> bool:
     import math_verify
 
-    return math_verify.verify(gold, answer, float_rounding=6, timeout_seconds=None)
+    return math_verify.verify(gold, answer, float_rounding=6, timeout_seconds=None, **settings)
 
 
 def authors_verdict(text: str, gold: str) -> tuple[bool, str | None]:
@@ -272,17 +310,25 @@ def arithmetic_only(parse_expr: Callable) -> Callable:
     return guarded
 
 
+def refuse(*_, **__):
+    raise NotImplementedError("no expression becomes Python code")  # at this, sympy sums a series by other means
+
+
 def prepare_math_verify() -> None:
-    """Loads math-verify with all that sympy would load later, then closes every way from text to Python's eval."""
-    import latex2sympy2_extended.latex2sympy2
-    import math_verify.parser
+    """Loads math-verify with all that sympy would load later, then closes both ways from text to Python's eval.
+
+    One is `parse_expr`, by which strings are read; the other `lambdify`, which sympy calls to sum an infinite series.
+    """
     import sympy.parsing.sympy_parser
     import sympy.physics.units  # noqa: F401  (passes names of its own through parse_expr when first imported)
 
     logging.disable(logging.CRITICAL)
     verify(read_latex("x^2+1"), read_latex(r"\frac{1}{2}"))
-    for module in (sympy.parsing.sympy_parser, math_verify.parser, latex2sympy2_extended.latex2sympy2):
-        module.parse_expr = arithmetic_only(module.parse_expr)
+    guards = {"parse_expr": (sympy.parse_expr, arithmetic_only(sympy.parse_expr)), "lambdify": (sympy.lambdify, refuse)}
+    for module in list(sys.modules.values()):
+        for name, (original, guard) in guards.items():
+            if vars(module).get(name) is original:
+                setattr(module, name, guard)
 
 
 def answer_classes(answers: Sequence[str], tolerance: float) -> list[int]:
@@ -362,15 +408,20 @@ class Worker:
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             start_new_session=True,  # Ctrl-C is for the parent to answer
         )
-        self.ready = False
+        self.ready, self.sender = False, None
         self.finish()
 
     def start(self, number: int, task: dict, deadline: float) -> None:
         self.number, self.until = number, time.monotonic() + deadline
+        # A worker that hangs leaves a long text in the pipe: a thread waits for it, not the parent and its deadlines.
+        self.sender = threading.Thread(target=self.send, args=(json.dumps(task).encode() + b"\n",), daemon=True)
+        self.sender.start()
+
+    def send(self, line: bytes) -> None:
         try:
-            self.process.stdin.write(json.dumps(task).encode() + b"\n")
+            self.process.stdin.write(line)
         except BrokenPipeError:
-            pass  # it died while idle: its stdout says so too
+            pass  # it died: its stdout says so too
 
     def finish(self) -> None:
         self.number, self.until, self.received = None, math.inf, b""
@@ -378,6 +429,8 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        if self.sender:
+            self.sender.join()
         self.process.stdin.close()
         self.process.stdout.close()
 

@@ -176,7 +176,8 @@ class _LogProbHead(torch.autograd.Function):
             logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
             log_z = logits.logsumexp(-1)
             logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
-            entropy[i : i + chunk] = log_z - (torch.softmax(logits, -1) * logits).sum(-1)
+            entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
+            del logits  # or two chunks' would exist at once
         ctx.save_for_backward(hidden, weight, targets)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
@@ -196,6 +197,7 @@ class _LogProbHead(torch.autograd.Function):
             grad_hidden[part] = grad_logits @ weight
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ hidden[part]
+            del probabilities, grad_logits
         return grad_hidden, grad_weight, None, None
 
 
@@ -264,8 +266,8 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
     """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, in float32."""
     mesh = torch.distributed.init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
     options = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)}
-    # Resharding buys memory only where there is somebody to share with.
-    options["reshard_after_forward"] = mesh.size() > 1
+    # On one device too: what is gathered is a copy, and the base, which has no backward pass, would keep its own.
+    options["reshard_after_forward"] = True
     for layer in model.model.layers:
         fully_shard(layer, **options)
     fully_shard(model, **options)

@@ -9,7 +9,7 @@ vLLM shows its raw logits to a logits processor, which writes them down: no seco
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -31,12 +31,17 @@ class Request:
 class Sample:
     """What was sampled: lists of one length, the stop token that ended it included; nats."""
 
-    key: Hashable
-    tokens: list[int]
-    logp: list[float]  # log p of each token at temperature 1
-    log_z: list[float]  # of the law that each token was drawn from
-    entropy: list[float]  # of the law at temperature 1 (zeros unless asked for)
-    cached_tokens: int  # prompt tokens whose keys and values were still there
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)  # log p of each token at temperature 1
+    log_z: list[float] = field(default_factory=list)  # of the law that each token was drawn from
+    entropy: list[float] = field(default_factory=list)  # of the law at temperature 1 (zeros unless asked for)
+    key: Hashable = None
+    cached_tokens: int = 0  # prompt tokens whose keys and values were still there
+
+    def after(self, y: "Sample", m: int) -> "Sample":
+        """Gives this sample with the first m tokens of y before it."""
+        lists = (getattr(y, name)[:m] + getattr(self, name) for name in ("tokens", "logp", "log_z", "entropy"))
+        return Sample(*lists)
 
 
 def log_z(logits: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,18 @@
-"""How much memory a run will need, by part, before anything is loaded; and a refusal where it cannot fit."""
+"""How much memory a run will need, by part, before anything is loaded; a refusal where it cannot fit; and the means for
+a model that almost does: Adam's moments on the host but for the optimizer step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 GB = 1e9
+# CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
+GPU_OVERHEAD = 2 * GB
 
 
 @dataclass
@@ -25,44 +30,63 @@ def count_parameters(config) -> int:
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
 
-def estimate(
-    config,
-    world: int,
-    compute_bytes: int,
-    lora_rank: int,
-    checkpoint_activations: bool,
-    microbatch_tokens: int,
-    needs_base: bool,
-) -> list[Part]:
-    """What training holds on each of `world` devices, in bytes, the sampler's share left out.
+def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> list[Part]:
+    """What training with a script's `args` holds on each of `world` devices, in bytes, the sampler's share left out.
 
     Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
-    precision, and LoRA needs no copy of it. Activations are what autograd keeps of a decoder layer, token by token."""
-    parameters = count_parameters(config)
-    layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    precision, and LoRA needs no copy of it. The largest pass has --microbatch-tokens, or one group that fills the
+    window. It keeps each layer's input, or without checkpoints what autograd keeps of each; beside it one layer or the
+    head is at work."""
+    parameters, c = count_parameters(config), compute_bytes
+    layers, hidden, mlp, vocab = (
+        getattr(config, name) for name in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    )
     heads = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     queries, keys = heads * config.num_attention_heads, heads * config.num_key_value_heads
     # Inputs and outputs of q and o, k and v, gate and up and down: an adapter has rank times as many weights.
-    adapters = lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
-    per_layer = compute_bytes * (10 * hidden + 4 * mlp)  # queries to MLP, as autograd keeps them
-    stored = layers * compute_bytes * hidden + per_layer if checkpoint_activations else layers * per_layer
-    head = 3 * 1024 * config.vocab_size * 4  # logits of one chunk, their softmax and gradient
+    adapters = args.lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
+
+    tokens = max(args.microbatch_tokens, args.group_size * args.max_total_tokens)
+    # Two norms with float32 inside, rotated queries, keys and values as wide as these, attention's output; the MLP.
+    of_layer = (4 * c + 8) * hidden + 4 * c * queries + 4 * c * mlp
+    stored = c * hidden if args.checkpoint_activations else of_layer
+    at_work = tokens * (of_layer + 2 * c * mlp)  # the layer recomputed, and gradients inside its MLP
+    head = 8 * 1024 * vocab + (0 if args.lora_rank else 4 * vocab * hidden)  # a chunk's logits, softmax; the gradient
+    # Gathered are two layers and the embedding; trained ones have gradients too, a layer's in float32 to be summed.
+    of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
+    gathered = 2 * c * of_weights + c * vocab * hidden
+    if not args.lora_rank:
+        gathered += (c + 4) * of_weights + c * vocab * hidden
+    activations = layers * tokens * stored + max(at_work, head) + gathered
+
+    trained, lower = ("adapter", "--lora-rank") if args.lora_rank else ("parameter", "--lora-rank, more GPUs")
+    count = adapters if args.lora_rank else parameters
     parts = [
-        Part("activations", microbatch_tokens * stored + head, "--checkpoint-activations, --microbatch-tokens"),
-        Part(
-            "base model",
-            needs_base * (not lora_rank) * compute_bytes * parameters / world,
-            "--no-base-curves, --lora-rank",
-        ),
+        Part(f"{trained}s", 4 * count / world, lower),
+        Part("gradients", 4 * count / world, lower),
+        Part("Adam moments", 8 * count / world, f"{lower}; but for the step: --moments-on-host"),
+        Part("activations", activations, "--checkpoint-activations, --microbatch-tokens, --max-total-tokens"),
     ]
-    if lora_rank:
-        parts.append(Part("frozen parameters", compute_bytes * parameters / world, "more GPUs"))
-        parts.append(Part("adapters, gradients, Adam", 16 * adapters / world, "--lora-rank"))
-    else:
-        parts.append(Part("parameters", 4 * parameters / world, "--lora-rank, more GPUs"))
-        parts.append(Part("gradients", 4 * parameters / world, "--lora-rank, more GPUs"))
-        parts.append(Part("Adam moments", 8 * parameters / world, "--lora-rank, more GPUs"))
+    if args.lora_rank:
+        parts.append(Part("frozen parameters", c * parameters / world, "more GPUs"))
+    elif needs_base:
+        parts.append(Part("base model", c * parameters / world, "--no-base-curves, --lora-rank, more GPUs"))
     return parts
+
+
+def peaks(parts: list[Part], moments_on_host: bool, engine: float, engine_stays: bool) -> dict[str, float]:
+    """Bytes in use on a device {while sampling, while training, in the optimizer step}, of `estimate`'s parts and an
+    engine of so many bytes. Gradients and activations are gone while sampling; the engine is gone otherwise, unless it
+    stays."""
+    size = {part.name: part.size for part in parts}
+    always = sum(size.values()) - size["activations"] - size["gradients"] - size["Adam moments"]
+    moments = 0 if moments_on_host else size["Adam moments"]
+    asleep = engine if engine_stays else 0
+    return {
+        "while sampling": always + moments + engine,
+        "while training": always + moments + size["gradients"] + size["activations"] + asleep,
+        "in the optimizer step": always + size["gradients"] + size["Adam moments"] + asleep,
+    }
 
 
 def available(device: torch.device) -> float:
@@ -74,35 +98,59 @@ def available(device: torch.device) -> float:
 
 
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
-    """Prints the estimate; raises MemoryError with it where training or sampling would not fit.
+    """Prints the estimate; raises MemoryError with it where some phase of a step would not fit.
 
-    The sampler is asleep while training on a GPU, and gradients and activations are gone while it is awake; on a CPU
-    its copy of the weights stays."""
-    config, world = AutoConfig.from_pretrained(path), torch.distributed.get_world_size()
-    parts = estimate(
-        config,
-        world,
-        dtype.itemsize,
-        args.lora_rank,
-        args.checkpoint_activations,
-        args.microbatch_tokens,
-        needs_base,
-    )
-    free = available(device) / (1 if device.type == "cuda" else world)
-    size = {part.name: part.size for part in parts}
-    if device.type == "cuda":
+    The sampler is asleep while training on a GPU; on a CPU its copy of the weights stays."""
+    config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
+    parts = estimate(config, args, world, dtype.itemsize, needs_base)
+    if on_gpu:
         engine = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
-        training = sum(size.values())
+        parts.append(Part("CUDA graphs, workspaces", GPU_OVERHEAD, "no flag; an allowance"))
     else:
         engine = dtype.itemsize * count_parameters(config)
-        training = sum(size.values()) + engine
-    sampling = sum(size.values()) - size["activations"] - size.get("gradients", 0) + engine
+    phases = peaks(parts, getattr(args, "moments_on_host", False), engine, engine_stays=not on_gpu)
+    free = available(device) / (1 if on_gpu else world)
     parts.append(Part("sampler", engine, "--gpu-memory-utilization"))
     lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]
-    lines.append(f"  {'while training':26}{training / GB:8.2f} GB")
-    lines.append(f"  {'while sampling':26}{sampling / GB:8.2f} GB   of {free / GB:.2f} GB free")
+    lines += [f"  {phase:26}{size / GB:8.2f} GB   of {free / GB:.2f} GB free" for phase, size in phases.items()]
     table = f"memory, estimated, on each of {world} device(s):\n" + "\n".join(lines)
-    if max(training, sampling) > free:
+    if max(phases.values()) > free:
         raise MemoryError(f"this run would not fit.\n{table}")
     if torch.distributed.get_rank() == 0:
         print(table, flush=True)
+
+
+# --- Adam's moments on the host ---------------------------------------------------------------------------------------
+
+
+def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
+    """Puts this rank's part of the optimizer's moments in host memory, on a GPU pinned, as plain tensors."""
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            if value.dim() > 0:  # the step count stays
+                local = value.to_local() if hasattr(value, "to_local") else value
+                host = torch.empty_like(local, device="cpu", pin_memory=local.is_cuda)
+                state[key] = host.copy_(local, non_blocking=True)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
+    """Makes plain host tensors in the optimizer's state what the optimizer works with: on the device, sharded as the
+    parameters are."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
+            (moved.to_local() if hasattr(moved, "to_local") else moved).copy_(value, non_blocking=True)
+            state[key] = moved
+
+
+@contextmanager
+def moments_on_device(optimizer: torch.optim.Optimizer, from_host: bool) -> Iterator[None]:
+    """For the optimizer step: with `from_host` its moments are on the device in this block only. They are copied there
+    and back, bit for bit: 8 bytes a parameter each way. The first block finds none: the step makes them."""
+    if from_host:
+        moments_to_device(optimizer)
+    yield
+    if from_host:
+        moments_to_host(optimizer)

@@ -295,7 +295,7 @@ class TransformersSampler:
             for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
                 prompts, numbers = [request.prompt for request in chunk], [request.numbers for request in chunk]
                 columns = self._sample(prompts, numbers, temperature, fixed_length=False, record=True)
-                samples += [Sample(r.key, *lists, 0) for r, *lists in zip(chunk, *columns, strict=True)]
+                samples += [Sample(*lists, r.key) for r, *lists in zip(chunk, *columns, strict=True)]
         return samples
 
     def _sample(
@@ -318,26 +318,13 @@ class TransformersSampler:
             row[: len(own)] = torch.from_numpy(own)
         uniform = uniform.to(device)
 
-        # Each different prompt runs once, padded on the left. Place tells padding: its id is that of a real token too.
-        distinct = {tuple(prompt): None for prompt in prompts}
+        distinct = {tuple(prompt): None for prompt in prompts}  # each runs once
         place = {prompt: i for i, prompt in enumerate(distinct)}
-        length = torch.tensor([len(prompt) for prompt in distinct], device=device)
-        T = int(length.max())
-        padding = T - length
-        ids = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in distinct], device=device)
-        column = torch.arange(T, device=device)
-        real = column >= padding[:, None]
-        # A padding column sees itself, or its softmax would be over nothing.
-        visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=device)
-        cache = KVCache(self.model.config.num_hidden_layers, T + steps)
-        logits = self._forward(ids, visible[:, None], (column - padding[:, None]).clamp(min=0), cache)
-
+        logits, length, mask, cache = self._prefill(list(distinct), steps)
+        T, padded = mask.shape[-1] - steps, len(set(map(len, distinct))) > 1
         owner = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
         cache.expand(owner)
-        logits, position = logits[owner], length[owner][:, None]
-        mask = torch.zeros(len(prompts), 1, 1, T + steps, dtype=logits.dtype, device=device)
-        mask[..., :T].masked_fill_(~real[owner][:, None, None], float("-inf"))
-        padded = bool(padding.any())
+        logits, position, mask = logits[owner], length[owner][:, None], mask[owner]
 
         tokens = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
         sampled_logp, *recorded = torch.zeros(
@@ -372,6 +359,27 @@ class TransformersSampler:
             logits = self._forward(token[:, None], mask[..., : T + t + 1] if padded else None, position + t, cache)
         columns = (tokens, sampled_logp, *recorded)
         return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in columns]
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], steps: int):
+        """Runs P prompts, padded on the left to T columns; `steps` columns are to follow.
+
+        Gives the logits of their next tokens (P, V), their lengths (P,), the mask for what follows (P, 1, 1, T + steps)
+        and the cache.
+        """
+        length = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        T = int(length.max())
+        # Place tells padding: its id is that of a real token too.
+        ids = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
+        column = torch.arange(T, device=self.device)
+        position = column - T + length[:, None]
+        real = position >= 0
+        # A padding column sees itself, or its softmax would be over nothing.
+        visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=self.device)
+        cache = KVCache(self.model.config.num_hidden_layers, T + steps)
+        logits = self._forward(ids, visible[:, None], position.clamp(min=0), cache)
+        mask = torch.zeros(len(prompts), 1, 1, T + steps, dtype=logits.dtype, device=self.device)
+        mask[..., :T].masked_fill_(~real[:, None, None], float("-inf"))
+        return logits, length, mask, cache
 
     def _forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
         """Gives the logits of the last column, (rows, V)."""
@@ -573,7 +581,7 @@ class VLLMSampler:
                 answer = output.outputs[0]
                 key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
                 lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
-                samples.append(Sample(key, *lists, output.num_cached_tokens or 0))
+                samples.append(Sample(*lists, key, output.num_cached_tokens or 0))
         return samples
 
     def push(self, named_tensors: NamedTensors) -> None:

@@ -206,6 +206,33 @@ TABLE = [
     ("7.", "7", True),
     ("7 8", "78", False),
     ("none", "0", False),
+    # large whole numbers, complex numbers, repeating decimals, percent, degrees within a sine
+    ("2^{100}", "2^{100}-1", False),
+    (r"2^{25} \cdot 26! + 1", r"2^{25} \cdot 26!", False),
+    (r"\frac{1}{i}", "-i", True),
+    (r"16e^{4\pi i/3}", r"-8-8\sqrt{3} i", True),
+    (r"-3.\overline{8}", r"-\frac{35}{9}", True),
+    (r"0.\overline{27}", r"\frac{5}{18}", False),
+    (r"25\%", r"\frac14", True),
+    (r"0.25", r"25\%", False),
+    (r"\sin 77^\circ", r"\cos 13^\circ", True),
+    (r"\sin 77", r"\cos 13^\circ", False),
+    # magnitudes, words after a number, moduli, several names
+    (r"1.5 \text{ million}", "1500000", True),
+    (r"1.5 \text{ million}", "1.5", False),
+    ("260 sheep", "260", True),
+    (r"248 \pmod{1000}", "248", True),
+    ("(x,y)=(2,-3)", "(2,-3)", True),
+    (r"\text{A and C}", "A,C", True),
+    # an interval as an inequality, an equation in another form
+    (r"2 \le x < 5", "[2,5)", True),
+    (r"2 < x < 5", "[2,5)", False),
+    ("2x - y + 3 = 0", "y = 2x+3", True),
+    (r"\sum_{i=1}^{3} i", "6", True),
+    # read as a whole, with every letter
+    ("2", "2t", False),
+    (r"\frac{2}{3}", r"\frac{1}{3} E_{1} + \frac{2}{3} E_{2}", False),
+    (r"(\gamma^2-3)m", r"(\gamma^2-1)m", False),
 ]
 
 
@@ -367,6 +394,35 @@ def test_a_killed_worker_is_replaced_and_its_text_tried_again(grader):
     assert hanging.timed_out and after.strict and not after.timed_out
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_text_whose_worker_dies_is_tried_again_and_given_up_at_the_second_death(deaths, monkeypatch):
+    start, left = grading.Worker.start, [0] * deaths  # the number of the text, which is 0
+
+    def start_and_die(worker, number, *task):
+        dies = number in left
+        if dies:
+            left.pop()
+            os.kill(worker.process.pid, signal.SIGSTOP)  # no reply before it dies
+        start(worker, number, *task)
+        if dies:
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(grading.Worker, "start", start_and_die)
+    with Grader(num_workers=1, deadline=60.0) as grader:
+        first, second = grader.grade([r"\boxed{1}", r"\boxed{2}"], [Gold("1"), Gold("2")])
+    assert left == [] and second.strict and not second.timed_out
+    assert first.authors == first.strict == (deaths == 1) and first.timed_out == (deaths == 2)
+
+
+@pytest.mark.parametrize("length", [10, 1_000_000])  # the pipe to a worker holds 64 KiB
+def test_a_worker_that_stops_is_replaced_at_the_deadline_and_its_text_marked(length):
+    with Grader(num_workers=1, deadline=1.0) as grader:
+        grader.grade([r"\boxed{1}"], [Gold("1")])
+        os.kill(grader.workers[0].process.pid, signal.SIGSTOP)
+        first, second = grader.grade(["so" * length + r"\boxed{1}", r"\boxed{2}"], [Gold("1"), Gold("2")])
+    assert first.timed_out and not first.strict and second.strict and not second.timed_out
+
+
 def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded():
     with Grader(num_workers=1, deadline=20.0, memory_gb=0.3) as grader:
         limits = Path(f"/proc/{grader.workers[0].process.pid}/limits")
@@ -381,64 +437,6 @@ def test_a_worker_knows_no_torch():
     code = "import sys, common.grading as g; g.prepare_math_verify(); print({'torch', 'datasets'} & set(sys.modules))"
     root = Path(grading.__file__).parents[1]
     assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) == "set()\n"
-
-
-CODE = "__import__('os').system('touch MARK')"
-HOSTILE = [
-    "",
-    "\x00",
-    "\ud800 \\boxed{\udfff}",
-    "\u202e\\boxed{7}\u202c",
-    r"\boxed{" * 1000,
-    r"\boxed{" + "{" * 50 + "7" + "}" * 50 + "}",
-    r"\boxed{" + r"\frac{1}{" * 15 + "2" + "}" * 15 + "}",
-    r"\boxed{" + r"\sqrt{" * 15 + "2" + "}" * 15 + "}",
-    r"\boxed{" + "9" * 5000 + "}",
-    r"\boxed{1e9999}",
-    r"\boxed{1/0}",
-    r"\boxed{\frac{0}{0}}",
-    r"\boxed{\infty - \infty}",
-    r"\boxed{" + "(" * 100 + "}",
-    r"\boxed{" + "1," * 300 + "1}",
-    r"\boxed{" + "x+" * 300 + "x}",
-    r"\boxed{\begin{pmatrix}" + "1&" * 500 + r"1\end{pmatrix}}",
-    r"\boxed{\text{" + "a" * 10_000 + "}}",
-    r"\boxed{" + "$" * 1000 + "}",
-    r"\boxed{\def\x{\x\x}\x}",
-    r"\boxed{\input{/etc/passwd}}",
-    "$" * 3001,
-    "answer: " * 500,
-    "1 2 3 " * 500,
-    r"\[ \boxed{1} \]" * 100,
-    "\n" * 5000 + r"\boxed{7}",
-    r"\boxed{" + CODE + "}",
-    r"\boxed{\text{" + CODE + "}}",
-    "The final answer is " + CODE + ". I hope it is correct.",
-    r"\boxed{(lambda: " + CODE + ")()}",
-    r"\boxed{x.__class__.__mro__}",
-    "= 1.__class__(2)",
-    "= 1+open('MARK','w').write('1')",
-    r"\boxed{\int " + CODE + " dx}",
-    r"\boxed{f'{{" + CODE + "}}'}",
-    r"\boxed{\operatorname{exec}(" + CODE + ")}",
-    "answer is 9**9**9**9",
-    r"\boxed{((((1000000!)!)!)!)}",
-]  # fmt: skip
-
-
-def test_hostile_text_neither_raises_nor_runs_nor_disturbs_its_neighbours(tmp_path):
-    mark = tmp_path / "ran"
-    texts = []
-    for text in HOSTILE:
-        texts += [text.replace("MARK", str(mark)), r"\boxed{7}"]
-    with Grader(num_workers=2, deadline=1.0) as grader:
-        verdicts = grader.grade(texts, [Gold("7")] * len(texts))
-        code = [text for text in texts if str(mark) in text]
-        gold_side = grader.grade([r"\boxed{7}"] * len(code), [Gold(text) for text in code])
-    assert all(v.strict and v.authors for v in verdicts[1::2])
-    right = [HOSTILE[i] for i, v in enumerate(verdicts[::2]) if v.strict]
-    assert right == ["\u202e\\boxed{7}\u202c", "\n" * 5000 + r"\boxed{7}"]
-    assert len(code) == 8 and not any(v.strict or v.authors for v in gold_side) and not mark.exists()
 
 
 def test_only_arithmetic_reaches_evaluation():

@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 import shlex
+import subprocess
 import tokenize
 from pathlib import Path
 
@@ -96,14 +97,17 @@ def test_the_readme_says_of_each_figure_what_the_code_says():
 # --- every command in README and benchmark/ parses --------------------------------------------------------------------
 
 
+DRY_RUNS = ("observations.sh", "observations.sh --quick", "small_smollm2-135m.sh")
 PROGRAM = r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+(?:--\s+)?)?"
 
 
 def commands() -> list[tuple[str, str]]:
     """(where, command) of every python and torchrun command in README and benchmark/: continuation lines joined,
-    variables that the file sets filled in, other variables replaced by 1."""
-    found = []
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmark").glob("*.sh"))]:
+    variables that the file sets filled in, other variables replaced by 1. Without scripts that make their commands of
+    parts: `DRY_RUNS` prints these."""
+    found, made = [], {name.split()[0] for name in DRY_RUNS}
+    scripts = [path for path in sorted((ROOT / "benchmark").glob("*.sh")) if path.name not in made]
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *scripts]:
         text = path.read_text().replace("\\\n", " ")
         variables = dict(re.findall(r'^ *(?:local )?(\w+)="([^"]*)"', text, re.M)) if path.suffix == ".sh" else {}
         for line in text.splitlines():
@@ -136,6 +140,22 @@ def test_every_documented_command_parses(where, command):
     if parser is None:
         pytest.skip(f"{words[0]} is not one of the scripts: the reader's own copy")
     tyro.cli(parser, args=words[1:])
+
+
+@pytest.mark.parametrize("script", DRY_RUNS)
+def test_every_command_of_a_dry_run_parses(script):
+    import tyro
+
+    import common.evaluate
+
+    command = ["bash", *f"benchmark/{script} --dry-run".split()]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in output.splitlines() if line and not line.startswith("#")]
+    assert lines
+    for line in lines:
+        program, *words = [word for word in shlex.split(line) if word not in ("python", "-m")]
+        if not program.startswith("runs/"):  # a changed copy of a script, made by the script that runs it
+            tyro.cli((PARSERS | {"common.evaluate": common.evaluate.Args})[program], args=words)
 
 
 def test_a_command_with_an_unknown_flag_fails():

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,19 @@ import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.grading import Verdict
-from common.run import METRICS, parse
+from common.metrics import METRICS
+from common.run import parse
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
 
 TIMES = ("time/", "charts/tokens_per_second", "charts/mfu")
 
@@ -59,7 +72,7 @@ def train(folder: Path, script, *extra: str) -> Path:
     data = f"--model {folder / 'model'} --dataset {folder / 'problems.jsonl'} --prompt-file {folder / 'bare.txt'}"
     sizes = "--num-problems 3 --group-size 4 --num-steps 4 --eval-every 2 --max-total-tokens 24 --learning-rate 1e-3"
     words = f"{data} --validation-dataset {folder / 'problems.jsonl'} {sizes} --warmup-steps 2".split()
-    words += [] if "--resume" in extra else ["--output-dir", str(out)]
+    words += [] if "--resume" in extra or "--output-dir" in extra else ["--output-dir", str(out)]
     script.main(parse(script.Args, words + list(extra)))
     return Path(extra[extra.index("--resume") + 1]) if "--resume" in extra else next(out.iterdir())
 
@@ -201,14 +214,15 @@ def test_lora_trains_and_leaves_a_plain_checkpoint(folder):
 @pytest.mark.parametrize("extra", [[], ["--lora-rank", "2"]])
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(folder, tilted, monkeypatch, extra):
     whole = train(folder, rloo_tilted, *TILTED, *extra) if extra else tilted
-    stop_at = 3
 
-    def stop(loss, step, problem_ids):
-        if step == stop_at:
+    def stop(self, rollout, vocab_size):
+        if self.step == 3:
             raise KeyboardInterrupt
+        return count_tokens(self, rollout, vocab_size)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rloo_tilted, "stop_unless_finite", stop)
+        count_tokens = rloo_tilted.Metrics.rollout
+        patch.setattr(rloo_tilted.Metrics, "rollout", stop)
         train(folder, rloo_tilted, *TILTED, *extra)
     broken = max(folder.glob("runs*/*"), key=lambda path: path.stat().st_mtime)
     assert [line["step"] for line in curves(broken)] == [0, 1, 2]
@@ -216,6 +230,20 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(folder, tilte
     resumed = train(folder, rloo_tilted, *TILTED, *extra, "--resume", str(broken), "--output-dir", str(first))
     assert curves(resumed) == curves(whole)
     assert difference(parameters(resumed), parameters(whole)) == 0
+
+
+def test_the_curves_are_written_out_before_the_state_that_they_lead_to(folder, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    saved = []
+
+    def flush(writer):
+        latest = Path(writer.log_dir) / "resume" / "latest.json"
+        saved.append(json.loads(latest.read_text())["step"] if latest.exists() else None)
+
+    monkeypatch.setattr(SummaryWriter, "flush", flush)
+    train(folder, rloo_tilted, *TILTED)
+    assert saved == [None, 0, 2]
 
 
 def test_resume_refuses_other_arguments_and_an_empty_folder(folder, tilted, tmp_path):
@@ -243,7 +271,16 @@ def test_the_best_checkpoints_are_kept_by_both_selections_and_the_rest_is_pruned
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_problems(folder, monkeypatch):
     monkeypatch.setattr(rloo_tilted, "objective", lambda r_task, *_: r_task * math.nan)
-    with pytest.raises(FloatingPointError, match=r"step 0 .* problems p\d+"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan, of problems p\d+") as error:
+        train(folder, rloo_tilted, *TILTED)
+    assert re.match(r"step 0, train, problems p\d+, p\d+, p\d+$", error.value.__notes__[0])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(folder, monkeypatch):
+    right = rloo_tilted.policy_loss
+    monkeypatch.setattr(rloo_tilted, "policy_loss", lambda logp, *rest: right(logp, *rest) + (0 * logp).sum().sqrt())
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("the optimizer stepped"))
+    with pytest.raises(FloatingPointError, match=r"the gradient norm is nan, of problems p\d+, p\d+, p\d+"):
         train(folder, rloo_tilted, *TILTED)
 
 
@@ -263,12 +300,56 @@ def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
         (["--max-total-tokens", "3"], "raise --max-total-tokens"),
         (["--max-total-tokens", "4096"], "--max-total-tokens"),
         (["--num-problems", "99"], "99"),
+        (["--output-dir", __file__ + "/runs"], "--output-dir .*; choose another"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_before_training(folder, flags, message):
     with pytest.raises(ValueError, match=message) as error:
         train(folder, rloo_tilted, *flags)
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_a_pickle_are_refused_in_one_line_and_not_read(folder, tmp_path):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Bomb(tmp_path / "ran")}, model / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="has no .safetensors file; weights in any other format are not read"):
+        train(folder, rloo_tilted, "--model", str(model))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "of_its_own"])
+def test_code_that_comes_with_a_model_is_never_run(folder, tmp_path, kind):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoTokenizer": ["code.T", "code.T"]}
+    for name, changes in [
+        ("config.json", {"model_type": kind}),
+        ("tokenizer_config.json", {"tokenizer_class": "T"} if kind == "of_its_own" else {}),
+    ]:
+        content = json.loads((model / name).read_text()) | changes | {"auto_map": names}
+        (model / name).write_text(json.dumps(content))
+    (model / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    if kind == "qwen2":
+        train(folder, rloo_tilted, "--model", str(model))  # the library's own class is there, and is taken
+    else:
+        with pytest.raises(ValueError, match="neither a model folder"):
+            train(folder, rloo_tilted, "--model", str(model))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
+    ids = ["../../x", "/etc/passwd", "a/../b", "C:\\x", "~", "..", "nul\0", "a/b/c", "step_000002"]
+    lines = [json.dumps({"id": name, "problem": f"{i}+{i}=", "answer": str(2 * i)}) for i, name in enumerate(ids)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(lines) + "\n")
+    data = ["--dataset", str(tmp_path / "problems.jsonl"), "--validation-dataset", str(tmp_path / "problems.jsonl")]
+    before = set(folder.iterdir())
+    run = train(folder, rloo_tilted, *data)
+    seen = {json.loads(line)["id"] for path in run.glob("samples/*") for line in path.read_text().splitlines()}
+    assert seen <= set(ids) and len(seen) >= 3
+    assert set(folder.iterdir()) - before == {run.parent} and list(run.parent.iterdir()) == [run]
+    assert {path.name for path in run.iterdir() if "events" not in path.name} == {
+        *("args.json", "env.txt", "git.txt", "metrics.jsonl", "samples", "checkpoints", "resume"),
+    }
 
 
 def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):

@@ -1,0 +1,164 @@
+"""Checkpoints, and files that are whole or not there.
+
+Nothing is written in place: a file or folder gets a temporary name, is put on the disk (fsync) and then renamed. So a
+kill or a full disk at any moment leaves what was there before, and temporary names that `sweep` removes.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from common.logprob import causal_lm, weights
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(path: Path):
+    """Around whatever writes `path`: raises OSError with one line where that fails, whichever library was writing."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.is_dir())).free
+        raise OSError(
+            f"{path} could not be written ({reason}), with {free / 1e9:.2f} GB free there. What was saved before is as "
+            "it was: make room, or make the folder writable, and go on with --resume."
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path):
+    """A temporary name for what takes the place of `path` when the block ends well: a file, or, where `path` has no
+    suffix, a folder, made here, in a place where none is yet. Raises OSError as `writing` does."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            if not path.suffix:
+                temporary.mkdir(parents=True)
+            yield temporary
+            for written in [*temporary.rglob("*"), temporary]:
+                _sync(written)
+            os.rename(temporary, path)
+            _sync(path.parent)
+    finally:
+        _delete(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def read_json(path: Path, advice: str) -> dict:
+    """Raises ValueError with `advice` where the file is not JSON, FileNotFoundError where it is missing."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(f"{path} is damaged: {advice}.") from None
+
+
+def remove_folder(path: Path) -> None:
+    """Takes the name away before the content, so that a kill leaves no part of a folder under its name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        os.rename(path, temporary)
+        _delete(temporary)
+
+
+def sweep(run: Path) -> None:
+    """Removes what killed processes left in a run folder under temporary names."""
+    for place in (".", "samples", "checkpoints", "resume", "resume/step_*"):
+        for path in run.glob(f"{place}/.*.tmp"):
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file, or the names in the folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- what a checkpoint is made of -------------------------------------------------------------------------------------
+
+
+def save_model(path: Path, policy: torch.nn.Module, tokenizer) -> None:
+    """The policy as a plain Hugging Face folder, adapters merged: a collective, rank 0 writes. A folder that is there
+    stays: it is whole, and of the same weights."""
+    model, tensors, writes = causal_lm(policy), {}, dist.get_rank() == 0 and not path.exists()
+    for name, value in weights(policy):
+        if writes and not (name == "lm_head.weight" and model.config.tie_word_embeddings):
+            # A GPU computes in bfloat16, and so will whoever loads the folder; a CPU run stays as it is.
+            tensors[name] = value.to("cpu", torch.bfloat16 if value.is_cuda else value.dtype).contiguous()
+    if writes:
+        with replacing(path) as folder:
+            config = type(model.config).from_dict(model.config.to_dict())
+            config.use_cache, config.dtype = True, next(iter(tensors.values())).dtype
+            config.architectures = [type(model).__name__.removeprefix("FSDP")]
+            config.save_pretrained(folder)
+            if model.generation_config is not None:
+                model.generation_config.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """This rank's part of the trained parameters and of the optimizer."""
+    state = {}
+    for name, parameter in _trained(policy):
+        moments = optimizer.state.get(parameter, {})
+        state[name] = {"parameter": _local(parameter)} | {key: _local(value) for key, value in moments.items()}
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts what `save_state` wrote back in place. Raises ValueError for a file that is missing, damaged, or holds more
+    than tensors: nothing in it is run."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}), so this run cannot go on; a new one can start from the "
+            f"newest folder in {path.parents[2] / 'checkpoints'}, with --model."
+        ) from None
+    with torch.no_grad():
+        for name, parameter in _trained(policy):
+            saved = state[name]
+            _local(parameter).copy_(saved.pop("parameter"))
+            for key, value in saved.items():
+                if key == "step":
+                    optimizer.state[parameter][key] = value
+                else:
+                    optimizer.state[parameter][key] = torch.zeros_like(parameter)
+                    _local(optimizer.state[parameter][key]).copy_(value)
+
+
+def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
