@@ -26,7 +26,7 @@ from common.data import batch_indices, load_problems, load_prompts, load_validat
 from common.evaluate import validate
 from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
-from common.memory import check_memory
+from common.memory import check_memory, moments_on_device
 from common.metrics import Metrics, stop_unless_finite
 from common.rollout import start_sampler
 from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
@@ -91,6 +91,8 @@ class Args:
     """most tokens of a pass; groups stay whole, so a larger one goes alone"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
+    moments_on_host: bool = False
+    """keep Adam's moments in host memory but for the optimizer step; copies 8 bytes a parameter each way"""
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
     base_curves: bool = True
@@ -216,7 +218,8 @@ def main(args: Args) -> None:
             stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
             warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
             optimizer.param_groups[0]["lr"] = warm * args.learning_rate
-            optimizer.step()
+            with moments_on_device(optimizer, args.moments_on_host):
+                optimizer.step()
             optimizer.zero_grad()
 
         # 4. what happened

@@ -143,7 +143,7 @@ class Measured:
         return [self.run(f"{name}_{seed}") for seed in seeds] or [self.run(name)]
 
     def power(self, name: str) -> Sample:
-        return self.sample(name, "power_*.json")
+        return self.sample(name, "power_*__seed1.json")
 
     def beam(self, width: int, level: str, penalty: int = 0) -> Sample:
         return self.sample(f"beam{width}", f"{level}_test__beam{width}__penalty{penalty}__transformers.json")
@@ -439,7 +439,7 @@ def training_table(m: Measured, quick: bool) -> Table:
         "paired. log π_base: of a response, nats, mean of the last five steps (Base: on the test problems). Best: "
         "validation accuracy of the best step, one sample a problem.",
         "T = 1/α: 1/2 for task reward, sharpening and the controls. Optimum: of the row's objective, exact, on "
-        "its own base; ESS: effective samples a problem of its estimate, below 10 do not trust it (the argmax: 1).",
+        "its own base; ESS: effective samples a problem of its estimate: below 10 do not trust it, but for the argmax.",
     ]
     return Table("Training", header, rows, notes)
 
@@ -586,7 +586,9 @@ def grid_figure(m: Measured, album: figures.Album) -> None:
             range(4), *zip(*found, strict=True), color=colour, marker=marker, ls=style, capsize=2, label=f"β {beta}"
         )
         best = [m.optimum(name).value for name in names]
-        ax.plot(range(4), best, color=colour, marker=marker, mfc="white", ls=":", lw=0.8, label="its exact optimum")
+        ax.plot(
+            range(4), best, color=colour, marker=marker, mfc="white", ls=":", lw=0.8, label=f"β {beta}, exact optimum"
+        )
     ax.axhline(m.accuracy("task").value, color=figures.RED, ls=(0, (5, 2)), lw=1.3, label="task reward")
     ax.set_xticks(range(4), ["1", "1.25", "2", "4"])
     ax.set(xlabel="α", ylabel="Pass@1, %")

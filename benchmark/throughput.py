@@ -106,13 +106,13 @@ def write_problems(path: Path, count: int, tokens: int) -> None:
 
 def script_args(args: Args, folder: Path) -> rloo_tilted.Args:
     """The arguments of rloo_tilted.py for a run in `folder`, which holds model and problems."""
-    passed = ("lora_rank", "microbatch_tokens", "checkpoint_activations", "gpu_memory_utilization", "sampler")
+    passed = ("lora_rank", "microbatch_tokens", "checkpoint_activations", "moments_on_host", "gpu_memory_utilization")
     num_steps, problems = args.steps + 1, str(folder / "problems.jsonl")
     return rloo_tilted.Args(
         alpha=2.0, beta=1e-2, model=str(folder / "model"), dataset=problems, validation_dataset=problems,
         validation_size=1, prompt_file=str(PROMPTS / "bare.txt"), fixed_length=True, max_total_tokens=args.window,
         num_steps=num_steps, eval_every=num_steps, num_problems=args.batch // GROUP, group_size=GROUP,
-        output_dir=str(folder / "runs"), **{name: getattr(args, name) for name in passed},
+        output_dir=str(folder / "runs"), **{name: getattr(args, name) for name in (*passed, "sampler")},
     )  # fmt: skip
 
 

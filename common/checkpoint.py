@@ -135,8 +135,8 @@ def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
 
 
 def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts what `save_state` wrote back in place. Raises ValueError for a file that is missing, damaged, or holds more
-    than tensors: nothing in it is run."""
+    """Puts back what `save_state` wrote, the optimizer's part in host memory. Raises ValueError for a file that is
+    missing, damaged, or holds more than tensors: nothing in it is run."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -148,12 +148,7 @@ def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
         for name, parameter in _trained(policy):
             saved = state[name]
             _local(parameter).copy_(saved.pop("parameter"))
-            for key, value in saved.items():
-                if key == "step":
-                    optimizer.state[parameter][key] = value
-                else:
-                    optimizer.state[parameter][key] = torch.zeros_like(parameter)
-                    _local(optimizer.state[parameter][key]).copy_(value)
+            optimizer.state[parameter] = saved
 
 
 def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

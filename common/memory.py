@@ -108,7 +108,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         parts.append(Part("CUDA graphs, workspaces", GPU_OVERHEAD, "no flag; an allowance"))
     else:
         engine = dtype.itemsize * count_parameters(config)
-    phases = peaks(parts, getattr(args, "moments_on_host", False), engine, engine_stays=not on_gpu)
+    phases = peaks(parts, args.moments_on_host, engine, engine_stays=not on_gpu)
     free = available(device) / (1 if on_gpu else world)
     parts.append(Part("sampler", engine, "--gpu-memory-utilization"))
     lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]

@@ -43,6 +43,7 @@ from common.checkpoint import (
     writing,
 )
 from common.data import prompt_file_of, prompt_hash
+from common.memory import moments_to_device
 from common.metrics import METRICS, gather
 
 # Exit codes, see `start`.
@@ -57,6 +58,7 @@ FREE_ON_RESUME = {
     "output_dir",
     "microbatch_tokens",
     "checkpoint_activations",
+    "moments_on_host",
     "gpu_memory_utilization",
     "num_grading_workers",
     "keep_all_checkpoints",
@@ -312,6 +314,8 @@ class Run:
         if not path.exists() and any(path.parent.glob("rank_*")):
             raise ValueError(f"{path} is missing: resume with as many processes as the run was started with.")
         load_state(path, policy, optimizer)
+        if not self.args.moments_on_host:
+            moments_to_device(optimizer)
 
     def close(self) -> None:
         """Puts the curves on disk."""

@@ -175,7 +175,9 @@ def test_tempered_with_alpha_one_has_return_and_gradient_zero_and_never_moves(fo
 # --- flags that must not change the result ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", [["--microbatch-tokens", "1"], ["--no-checkpoint-activations"]])
+@pytest.mark.parametrize(
+    "flags", [["--microbatch-tokens", "1"], ["--no-checkpoint-activations"], ["--moments-on-host"]]
+)
 def test_memory_flags_leave_the_run_alone(folder, tilted, flags):
     run = train(folder, rloo_tilted, *TILTED, *flags)
     assert difference(parameters(run), parameters(tilted)) < 1e-5
@@ -211,7 +213,7 @@ def test_lora_trains_and_leaves_a_plain_checkpoint(folder):
 # --- stop and resume --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extra", [[], ["--lora-rank", "2"]])
+@pytest.mark.parametrize("extra", [[], ["--lora-rank", "2"], ["--moments-on-host"]])
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(folder, tilted, monkeypatch, extra):
     whole = train(folder, rloo_tilted, *TILTED, *extra) if extra else tilted
 
