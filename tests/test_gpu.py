@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped elsewhere. The figures are taken by benchmark/gpu_session.sh."""
+"""What only a GPU can show; skipped elsewhere. The figures are taken by benchmark/gpu_figures.sh."""
 
 import gc
 from types import SimpleNamespace

@@ -164,11 +164,11 @@ def test_trl_takes_the_same_step(tmp_path):
     assert figures["trl"]["length"] == 12 and figures["trl"]["step"] > 0
 
 
-# --- gpu_session.sh ---------------------------------------------------------------------------------------------------
+# --- gpu_figures.sh ---------------------------------------------------------------------------------------------------
 
 
-def test_every_command_of_the_gpu_session_has_a_limit_and_parses():
-    script = ROOT / "benchmark" / "gpu_session.sh"
+def test_every_command_of_gpu_figures_has_a_limit_and_parses():
+    script = ROOT / "benchmark" / "gpu_figures.sh"
     done = subprocess.run(["bash", script, "--dry-run", "somewhere"], capture_output=True, text=True, check=True)
     parsed = []
     for line in done.stdout.splitlines():

@@ -2,12 +2,12 @@
 # Takes every figure that only a GPU can give, in order of worth: the project's GPU tests, a training step beside TRL's, its variants,
 # LoRA as a 24 GB card would run it, Qwen3-4B at 4096, power sampling and beam search in the shape of a 3B model.
 #
-#     bash benchmark/gpu_session.sh [FOLDER]            (default results/gpu; one 80 GB card, 15 GB of disk; the limits add up to 104 minutes)
-#     bash benchmark/gpu_session.sh --dry-run           prints the commands
-#     TRL_PYTHON=/path/to/python bash benchmark/gpu_session.sh
+#     bash benchmark/gpu_figures.sh [FOLDER]            (default results/gpu; one 80 GB card, 15 GB of disk; the limits add up to 104 minutes)
+#     bash benchmark/gpu_figures.sh --dry-run           prints the commands
+#     TRL_PYTHON=/path/to/python bash benchmark/gpu_figures.sh
 #
 # Models have random weights and are made on the spot: nothing is downloaded but packages. Each part has a time limit and leaves its
-# output in FOLDER/<part>.txt; a part that fails does not stop the others, and one that has ended well is not run again, so a session that
+# output in FOLDER/<part>.txt; a part that fails does not stop the others, and one that has ended well is not run again, so one that
 # was cut off goes on where it was. Steps are added to FOLDER/throughput.md. TRL wants a vLLM of its own choice: unless TRL_PYTHON names a
 # Python that has both, .venv-trl is made for it.
 set -uo pipefail
