@@ -1,5 +1,6 @@
 """Settings that must be there before torch or vllm is imported, and what several test files share."""
 
+import json
 import os
 import shutil
 
@@ -18,6 +19,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from common.grading import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -64,6 +67,29 @@ def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = 
     fast.chat_template = "{{ messages[-1]['content'] }}"
     fast.save_pretrained(folder)
     return folder
+
+
+def sums(folder: Path, count: int) -> None:
+    """A data set of so many sums, problems.jsonl, and the prompt that is the problem, bare.txt."""
+    problems = [{"id": f"p{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(count)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    (folder / "bare.txt").write_text("{problem}")
+
+
+class ParityGrader:
+    """A reward without worker processes: right where the code points add up to an even number."""
+
+    def __init__(self, *_):
+        pass
+
+    def grade(self, texts, problems):
+        return [Verdict(sum(map(ord, text)) % 2 == 0, False, None) for text in texts]
+
+    def equivalence_classes(self, answers, problems):
+        return [[None] * len(row) for row in answers]
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,9 +23,10 @@ from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (loaded once, b
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from conftest import ParityGrader
+
 import rloo_tilted
 from common import checkpoint
-from common.grading import Verdict
 from common.run import Run, start
 
 # Where in a run it may be killed, and a function that is called there.
@@ -45,22 +46,6 @@ PHASES = {
     "samples": "common.run.write_text",
     "logging": "common.run.Run.log",
 }
-
-
-class ParityGrader:
-    """A reward without worker processes: right where the code points add up to an even number."""
-
-    def __init__(self, *_):
-        pass
-
-    def grade(self, texts, problems):
-        return [Verdict(sum(map(ord, text)) % 2 == 0, False, None) for text in texts]
-
-    def equivalence_classes(self, answers, problems):
-        return [[None] * len(row) for row in answers]
-
-    def close(self):
-        pass
 
 
 def kill(*_):

@@ -10,11 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from conftest import tiny_model
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from conftest import sums, tiny_model
 
 import rloo_tilted
 from common.run import parse
@@ -40,9 +39,7 @@ class CountingRun(rloo_tilted.Run):
 
 def main(folder: Path, flags: list[str]) -> None:
     tiny_model(folder / "model", "qwen3", head_dim=64)
-    problems = [{"problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(12)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
-    (folder / "bare.txt").write_text("{problem}")
+    sums(folder, 12)
     data = f"--dataset {folder / 'problems.jsonl'} --validation-dataset {folder / 'problems.jsonl'}"
     words = f"""--alpha 2 --beta 0.1 --model {folder / "model"} {data} --prompt-file {folder / "bare.txt"}
         --num-problems 2 --group-size 4 --num-steps 51 --eval-every 51 --max-total-tokens 24 --fixed-length

@@ -25,7 +25,7 @@ class RecordedSampler:
         responses, logp = [], []
         for problem in problem_ids:
             for sample in range(n):
-                number = int(problem.split("-")[-1])
+                number = int(problem.removeprefix("p"))
                 draw = np.random.default_rng([seed, step, number, sample])
                 tokens = draw.integers(
                     2, 60, size=draw.integers(1, 4) if number < 4 else draw.integers(30, 60)

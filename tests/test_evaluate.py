@@ -133,7 +133,7 @@ def program(tmp_path, monkeypatch, grader):
     monkeypatch.setattr("common.rollout.stop_token_ids", lambda *_: [STOP])
     monkeypatch.setattr(module, "resolve_model", lambda name: name)
     monkeypatch.setattr(module, "Grader", lambda *_: nullcontext(grader))
-    monkeypatch.setattr(module, "render_prompts", lambda _, problems, *__: [[65]] * len(problems))
+    monkeypatch.setattr("common.data.render_prompts", lambda _, problems, *__: [[65]] * len(problems))
     out = tmp_path / "out"
 
     def run_program(sampler=None, **changes):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_model
+from conftest import ROOT, sums, tiny_model
 from fault_worker import PHASES
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -72,9 +72,7 @@ class Trainer:
 def trainer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     tiny_model(folder / "model")
-    problems = [{"id": f"p{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(8)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
-    (folder / "bare.txt").write_text("{problem}")
+    sums(folder, 8)
     trainer = Trainer(folder)
     yield trainer
     trainer.process.stdin.close()

@@ -168,10 +168,10 @@ def sharpening_never_bridges(folder):
         put_trained(folder, name, 75)
 
 
-def good_optima(folder):
+def good_optima(folder, names=("sharpen", "sharpen_hard")):
     path = folder / "optima.json"
     best = json.loads(path.read_text())
-    path.write_text(json.dumps(best | {name: optimum(97.5) for name in ("sharpen", "sharpen_hard")}))
+    path.write_text(json.dumps(best | {name: optimum(97.5) for name in names}))
 
 
 def no_fall(folder):
@@ -234,6 +234,7 @@ def hard_gains_little(folder):
         (0, lambda folder: put_trained(folder, "task_hard", 15), "disagree"),
         (0, sharpening_never_bridges, "undecided"),
         (1, good_optima, "disagree"),
+        (1, lambda folder: good_optima(folder, ["sharpen_hard"]), "undecided"),
         (1, no_fall, "undecided"),
         (1, falls_with_its_return, "undecided"),
         (2, lambda folder: (wide_beams_are_good(folder), power_reaches_less(folder)), "disagree"),

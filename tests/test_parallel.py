@@ -1,6 +1,5 @@
 """Two processes do what one does: the same recorded responses, very unequal lengths, rloo_tilted.main, gloo."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_model
+from conftest import ROOT, sums, tiny_model
 from transformers import AutoModelForCausalLM
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
@@ -19,9 +18,7 @@ STEPS = 4
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     tiny_model(folder / "model", tied=True)
-    problems = [{"id": f"p-{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(8)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
-    (folder / "bare.txt").write_text("{problem}")
+    sums(folder, 8)
     return folder
 
 

@@ -10,10 +10,8 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from programs import PARSERS
 
-import beam_eval
-import power_sampling
-import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.run import METRICS
@@ -120,23 +118,12 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-PARSERS = {
-    "rloo_task.py": rloo_task.Args,
-    "rloo_sharpen.py": rloo_sharpen.Args,
-    "rloo_tilted.py": rloo_tilted.Args,
-    "beam_eval.py": beam_eval.Args,
-    "power_sampling.py": power_sampling.Args,
-}
-
-
 @pytest.mark.parametrize("where,command", commands())
 def test_every_documented_command_parses(where, command):
     import tyro
 
-    import common.evaluate
-
     words = [word for word in shlex.split(command) if word != "..."]
-    parser = (PARSERS | {"common.evaluate": common.evaluate.Args}).get(words[0])
+    parser = PARSERS.get(words[0])
     if parser is None:
         pytest.skip(f"{words[0]} is not one of the scripts: the reader's own copy")
     tyro.cli(parser, args=words[1:])
@@ -146,8 +133,6 @@ def test_every_documented_command_parses(where, command):
 def test_every_command_of_a_dry_run_parses(script):
     import tyro
 
-    import common.evaluate
-
     command = ["bash", *f"benchmark/{script} --dry-run".split()]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = [line for line in output.splitlines() if line and not line.startswith("#")]
@@ -155,7 +140,7 @@ def test_every_command_of_a_dry_run_parses(script):
     for line in lines:
         program, *words = [word for word in shlex.split(line) if word not in ("python", "-m")]
         if not program.startswith("runs/"):  # a changed copy of a script, made by the script that runs it
-            tyro.cli((PARSERS | {"common.evaluate": common.evaluate.Args})[program], args=words)
+            tyro.cli(PARSERS[program], args=words)
 
 
 def test_a_command_with_an_unknown_flag_fails():

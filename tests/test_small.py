@@ -12,23 +12,10 @@ from collections import Counter
 import pytest
 import tyro
 from conftest import ROOT
+from programs import PARSERS
 
-import beam_eval
-import common.evaluate
-import power_sampling
-import rloo_sharpen
-import rloo_task
-import rloo_tilted
 from common.data import load_problems
 
-PARSERS = {
-    "rloo_task.py": rloo_task.Args,
-    "rloo_sharpen.py": rloo_sharpen.Args,
-    "rloo_tilted.py": rloo_tilted.Args,
-    "power_sampling.py": power_sampling.Args,
-    "beam_eval.py": beam_eval.Args,
-    "common.evaluate": common.evaluate.Args,
-}
 PAPER = json.loads((ROOT / "benchmark" / "paper_results.json").read_text())
 GRID = {(alpha, beta) for alpha in (1.0, 1.25, 2.0, 4.0) for beta in (math.inf, 1e-2, 1e-4)}
 

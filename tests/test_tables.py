@@ -10,13 +10,7 @@ from pathlib import Path
 
 import pytest
 import tyro
-
-import beam_eval
-import common.evaluate
-import power_sampling
-import rloo_sharpen
-import rloo_task
-import rloo_tilted
+from programs import PARSERS
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARK = ROOT / "benchmark"
@@ -33,14 +27,6 @@ DATASETS = {"math500": "Math-500", "minerva": "Minerva", "aime24": "AIME 2024", 
 DATASETS |= {"hmmt25": "HMMT 2025"}
 MODES = ("mh-llm-signfix", "mh-llm", "karan-du", "exact")
 BETAS = {"inf": "inf", 0.01: "1e-2", 0.0001: "1e-4"}
-PARSERS = {
-    "rloo_task.py": rloo_task.Args,
-    "rloo_sharpen.py": rloo_sharpen.Args,
-    "rloo_tilted.py": rloo_tilted.Args,
-    "power_sampling.py": power_sampling.Args,
-    "beam_eval.py": beam_eval.Args,
-    "common.evaluate": common.evaluate.Args,
-}
 BLOCK = re.compile(
     r"(?P<comment>(?:^#.*\n)*)"
     r"^(?:row (?P<row>\S+)(?: needs (?P<needs>[^<\n]*))? <<'EOF'\n(?P<commands>(?:.*\n)*?)EOF$|"

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_model
+from conftest import ROOT, ParityGrader, sums, tiny_model
 from transformers import AutoModelForCausalLM
 
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
-from common.grading import Verdict
 from common.metrics import METRICS
 from common.run import parse
 
@@ -34,36 +33,18 @@ class Bomb:
 TIMES = ("time/", "charts/tokens_per_second", "charts/mfu")
 
 
-class LengthGrader:
-    """Right where the text has an even number of characters: a reward without worker processes."""
-
-    def __init__(self, *_):
-        pass
-
-    def grade(self, texts, problems):
-        return [Verdict(len(text) % 2 == 0, False, None) for text in texts]
-
-    def equivalence_classes(self, answers, problems):
-        return [[None] * len(row) for row in answers]
-
-    def close(self):
-        pass
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     tiny_model(folder / "model")
-    problems = [{"id": f"p{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(12)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
-    (folder / "bare.txt").write_text("{problem}")
+    sums(folder, 12)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def fast_grader(monkeypatch):
     for script in (rloo_task, rloo_sharpen, rloo_tilted):
-        monkeypatch.setattr(script, "Grader", LengthGrader)
+        monkeypatch.setattr(script, "Grader", ParityGrader)
 
 
 def train(folder: Path, script, *extra: str) -> Path:
@@ -96,7 +77,7 @@ TILTED = ("--alpha", "2", "--beta", "0.1")
 @pytest.fixture(scope="module")
 def tilted(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rloo_tilted, "Grader", LengthGrader)
+        patch.setattr(rloo_tilted, "Grader", ParityGrader)
         return train(folder, rloo_tilted, *TILTED)
 
 
@@ -372,7 +353,7 @@ def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, monkey
     spec = importlib.util.spec_from_file_location(name, copy)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "Grader", LengthGrader)
+    monkeypatch.setattr(script, "Grader", ParityGrader)
     lines = curves(train(folder, script))
     assert len(lines) == 5
     for line in lines[:-1]:
