@@ -45,12 +45,13 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from common import evaluate
+from common.data import load_datasets
 from common.evaluate import ResponsesFile, print_table, results_dir, summarise, write_results
 from common.grading import Grader
 from common.logz import Request, Sample
 from common.rollout import problem_word, start_sampler, stop_token_ids, uniforms
 from common.run import Positive, resolve_model, start, start_processes, write_json
-from common.tasks import load_datasets, sample_problems
+from common.tasks import sample_problems
 
 LEAST_WEIGHT = 1e-3  # nats; with --cut entropy every place is cut now and then
 

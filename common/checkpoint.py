@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from common.logprob import causal_lm, weights
+from common.logprob import causal_lm, local_tensor, weights
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -128,8 +128,8 @@ def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
     """This rank's part of the trained parameters and of the optimizer."""
     state = {}
     for name, parameter in _trained(policy):
-        moments = optimizer.state.get(parameter, {})
-        state[name] = {"parameter": _local(parameter)} | {key: _local(value) for key, value in moments.items()}
+        tensors = {"parameter": parameter} | optimizer.state.get(parameter, {})
+        state[name] = {key: local_tensor(tensor) for key, tensor in tensors.items()}
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
@@ -147,13 +147,9 @@ def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
     with torch.no_grad():
         for name, parameter in _trained(policy):
             saved = state[name]
-            _local(parameter).copy_(saved.pop("parameter"))
+            local_tensor(parameter).copy_(saved.pop("parameter"))
             optimizer.state[parameter] = saved
 
 
 def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

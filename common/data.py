@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -316,6 +316,18 @@ def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem
     return fit_window(
         problems, render_prompts(tokenizer, problems, prompt_file, args.examples_file), args.max_total_tokens
     )
+
+
+def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
+    """Gives problems that fit the window, their prompts, and settings to record, of each of a script's data sets.
+
+    Raises ValueError on all that can be wrong with them: call it before the model is loaded.
+    """
+    for name in args.dataset:
+        problems = load_problems(name)[: args.limit]
+        problems, prompts = load_prompts(tokenizer, problems, replace(args, dataset=name))
+        wording = prompt_hash(args.prompt_file or prompt_file_of(name), args.examples_file)
+        yield problems, prompts, {"dataset": problems[0].dataset, "prompt_hash": wording}
 
 
 def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:

@@ -32,7 +32,7 @@ from pathlib import Path
 import torch.distributed as dist
 import tyro
 
-from common.data import Problem, fit_window, load_problems, prompt_file_of, prompt_hash, render_prompts
+from common.data import Problem, load_datasets
 from common.grading import Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.run import gather, resolve_model, start_processes, write_json
 
@@ -387,16 +387,11 @@ def main(args: Args, sampler=None) -> list[dict]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     stop_ids = stop_token_ids(model, tokenizer)
     work = []
-    for name in args.dataset:  # all that can be wrong with the input comes up here, before the model is loaded
-        problems = load_problems(name)[: args.limit]
-        prompt_file = args.prompt_file or prompt_file_of(name)
-        prompts = render_prompts(tokenizer, problems, prompt_file, args.examples_file)
-        problems, prompts = fit_window(problems, prompts, args.max_total_tokens)
-        settings = {key: getattr(args, key) for key in ("model", "n", "temperature", "max_total_tokens", "sampler")}
-        settings |= {"dataset": problems[0].dataset, "prompt_hash": prompt_hash(prompt_file, args.examples_file)}
+    settings = {key: getattr(args, key) for key in ("model", "n", "temperature", "max_total_tokens", "sampler")}
+    for problems, prompts, what in load_datasets(tokenizer, args):
         for seed in range(args.seed, args.seed + args.repeats):
             path = results_dir(args.model, args.output_dir) / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
-            file = ResponsesFile(path, settings | {"seed": seed}, rank)
+            file = ResponsesFile(path, settings | what | {"seed": seed}, rank)
             work.append((problems, prompts, path, file))
     with Grader(args.num_grading_workers) as grader:
         if sampler is None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from common.logprob import local_tensor
+
 GB = 1e9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
@@ -128,7 +130,7 @@ def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():
         for key, value in state.items():
             if value.dim() > 0:  # the step count stays
-                local = value.to_local() if hasattr(value, "to_local") else value
+                local = local_tensor(value)
                 host = torch.empty_like(local, device="cpu", pin_memory=local.is_cuda)
                 state[key] = host.copy_(local, non_blocking=True)
     if torch.cuda.is_available():
@@ -141,7 +143,7 @@ def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
-            (moved.to_local() if hasattr(moved, "to_local") else moved).copy_(value, non_blocking=True)
+            local_tensor(moved).copy_(value, non_blocking=True)
             state[key] = moved
 
 

@@ -12,28 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 
-from common.data import Problem, load_problems, load_prompts, prompt_file_of, prompt_hash
+from common.data import Problem
 from common.evaluate import ResponsesFile, grade_records, new_record
 from common.grading import Grader
 from common.logz import Sample
 from common.rollout import Rollout, problem_word
-
-
-def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
-    """Gives problems that fit the window, their prompts, and settings to record, of each of a script's data sets.
-
-    Raises ValueError on all that can be wrong with them: call it before the model is loaded.
-    """
-    for name in args.dataset:
-        problems = load_problems(name)[: args.limit]
-        problems, prompts = load_prompts(tokenizer, problems, replace(args, dataset=name))
-        wording = prompt_hash(args.prompt_file or prompt_file_of(name), args.examples_file)
-        yield problems, prompts, {"dataset": problems[0].dataset, "prompt_hash": wording}
 
 
 def advance(task, samples: list[Sample] | None = None) -> None:
