@@ -42,6 +42,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -112,35 +113,41 @@ def better(a: Accuracy, b: Accuracy) -> bool:
     return exceeds(difference(a, b))
 
 
+read_sample = cache(Sample)  # a file is asked for by several verdicts, tables and figures
+
+
 class Measured:
     """What benchmark/observations.sh left in a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def sample(self, name: str, pattern: str = "toy*_test__n*__seed1.json") -> Sample:
-        paths = sorted(self.folder.glob(f"results/{name}/{pattern}"))
+    def only(self, pattern: str) -> Path:
+        paths = sorted(self.folder.glob(pattern))
         if len(paths) != 1:
-            raise Missing(f"{self.folder}/results/{name}/{pattern}: {len(paths)} files")
-        return Sample(paths[0])
+            raise Missing(f"{self.folder}/{pattern}: {len(paths)} of these")
+        return paths[0]
+
+    def sample(self, name: str, pattern: str = "toy*_test__n*__seed1.json") -> Sample:
+        return read_sample(self.only(f"results/{name}/{pattern}"))
 
     def samples(self, name: str) -> list[Sample]:
         """The last checkpoint of a run, or of the runs of a name with three seeds; or results without training."""
-        seeds = [seed for seed in SEEDS if (self.folder / f"results/{name}_{seed}").exists()]
-        return [self.sample(f"{name}_{seed}") for seed in seeds] or [self.sample(name)]
+        return [self.sample(each) for each in self.names(name)]
+
+    def names(self, name: str, suffix: str = "") -> list[str]:
+        """The rows of a name: one a seed, or the row itself."""
+        of_seeds = [f"{name}_{seed}{suffix}" for seed in SEEDS]
+        return [each for each in of_seeds if (self.folder / "results" / each).exists()] or [name + suffix]
 
     def accuracy(self, name: str) -> Accuracy:
         return accuracy(self.samples(name))
 
     def run(self, name: str) -> TrainingRun:
-        (folder,) = sorted(self.folder.glob(f"{name}__*/")) or [None]
-        if folder is None:
-            raise Missing(f"{self.folder}/{name}__*/")
-        return TrainingRun(folder)
+        return TrainingRun(self.only(f"{name}__*/"))
 
     def runs(self, name: str) -> list[TrainingRun]:
-        seeds = [seed for seed in SEEDS if (self.folder / f"results/{name}_{seed}").exists()]
-        return [self.run(f"{name}_{seed}") for seed in seeds] or [self.run(name)]
+        return [self.run(each) for each in self.names(name)]
 
     def power(self, name: str) -> Sample:
         return self.sample(name, "power_*__seed1.json")
@@ -158,6 +165,7 @@ class Measured:
             kinds += [response_kind(text) for line in lines for text in json.loads(line)["responses"]]
         return 100 * kinds.count("guess") / len(kinds)
 
+    @cached_property
     def optima(self) -> dict[str, dict]:
         """The exact optimum of every objective on its base, by the name of its row; kept in optima.json."""
         path = self.folder / "optima.json"
@@ -166,7 +174,7 @@ class Measured:
         return read_json(path)
 
     def optimum(self, name: str) -> Accuracy:
-        return Accuracy({id: 100 * x for id, x in self.optima()[name]["accuracies"].items()})
+        return Accuracy({id: 100 * x for id, x in self.optima[name]["accuracies"].items()})
 
 
 def grid_name(alpha: float, beta: str) -> str:
@@ -264,8 +272,6 @@ def fall(run: TrainingRun) -> tuple[float, float]:
     """Validation accuracy of a run's best step less that of its last, points, and the error."""
     (_, values), (_, errors) = run.curve("eval/authors"), run.curve("eval/authors_se")
     best = int(np.argmax(values))
-    if best == len(values) - 1:
-        return 0.0, 100 * math.hypot(errors[-1], errors[-1])
     return 100 * (values[best] - values[-1]), 100 * math.hypot(errors[best], errors[-1])
 
 
@@ -406,7 +412,7 @@ def training_table(m: Measured, quick: bool) -> Table:
     header = ["Run", "Seeds", "Pass@1", "over Base", "Pass@16", "Guesses %", "Tokens", "log π_base", "Best (step)"]
     header += ["Pass@1 at T = 1/α", "Optimum: Pass@1", "Guesses %", "Tokens", "log π_base", "ESS"]
     rows, bases = [], []
-    optima = {} if quick else m.optima()
+    optima = {} if quick else m.optima
     for label, name, base in training_rows(quick):
         if base not in bases:
             bases.append(base)
@@ -421,7 +427,7 @@ def training_table(m: Measured, quick: bool) -> Table:
             rows.append(line + [f"{mean(samples, 'spent')[0]:.1f}", f"{mean(samples, 'logp')[0]:.2f}"] + [""] * 7)
         samples, runs, row = m.samples(name), m.runs(name), m.accuracy(name)
         best = [max(zip(*reversed(run.curve("eval/authors")), strict=True)) for run in runs]
-        cool = m.samples(f"{name}_cool") if (m.folder / f"results/{name}_cool").exists() else cool_of_seeds(m, name)
+        cool = [m.sample(each) for each in m.names(name, "_cool") if (m.folder / "results" / each).exists()]
         logp = np.mean([np.mean(run.curve("objective/logp_base")[1][-5:]) for run in runs])
         line = [label, " ".join(f"{x:.1f}" for x in row.by_seed) if len(row.by_seed) > 1 else ""]
         line += [plus_minus(difference(row)), points(difference(row, m.accuracy(base)))]
@@ -442,11 +448,6 @@ def training_table(m: Measured, quick: bool) -> Table:
         "its own base; ESS: effective samples a problem of its estimate: below 10 do not trust it, but for the argmax.",
     ]
     return Table("Training", header, rows, notes)
-
-
-def cool_of_seeds(m: Measured, name: str) -> list[Sample]:
-    folders = [f"{name}_{seed}_cool" for seed in SEEDS]
-    return [m.sample(folder) for folder in folders if (m.folder / "results" / folder).exists()]
 
 
 def inference_table(m: Measured) -> Table:
@@ -530,7 +531,7 @@ def likelihood_figure(m: Measured, album: figures.Album) -> None:
         y = [pass_at([sample], 1, "authors")[0] for sample in samples]
         ax.plot(x, y, color=colour, marker=marker, mec="black", ls=":", label=label)
     for name, label in METHODS.items():
-        (colour, marker), optimum = STYLES[name], m.optima()[name]
+        (colour, marker), optimum = STYLES[name], m.optima[name]
         x = np.mean([np.mean(run.curve("objective/logp_base")[1][-5:]) for run in m.runs(name)])
         y, best = m.accuracy(name).value, m.optimum(name).value
         ax.plot(x, y, color=colour, marker=marker, mec="black", ms=10, ls="", label=f"{label}, trained")
@@ -648,13 +649,13 @@ def main(args: Args) -> int:
             made / "observations.json",
             {
                 "verdicts": told,
-                "optima": {k: v | {"accuracies": None} for k, v in m.optima().items()},
+                "optima": {k: v | {"accuracies": None} for k, v in m.optima.items()},
                 "tables": [vars(table) for table in tables],
             },
         )
     for image in album.images:
         image.sources = [str(args.folder)]
-    versions = read_json(m.sample("base" if args.quick else "base").path)["versions"]
+    versions = read_json(m.sample("base").path)["versions"]
     made_with = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     paragraphs.append(f"Made by `bash benchmark/observations.sh{' --quick' if args.quick else ''}` with {made_with}.")
     Page("The five observations on the miniature", paragraphs, tables, album.images).write(made, "observations")

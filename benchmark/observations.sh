@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The paper's five observations on the built-in miniature: at most 90 minutes on two CPU cores, nothing downloaded.
+# The paper's five observations on the built-in miniature: 113 minutes of processor time, for two CPU cores; nothing is downloaded.
 # Usage: bash benchmark/observations.sh [--quick] [--dry-run] [OUTPUT]
-#     --quick      six runs of 60 steps and no verdicts, at most 10 minutes
+#     --quick      six runs of 60 steps and no verdicts, 7 minutes on two cores
 #     --dry-run    prints the rows' commands and runs nothing
 # It ends with OUTPUT/page/ (default runs/observations/page/): what each observation predicts, what was measured, and agree, disagree
 # or undecided by the rules in benchmark/observations.py, which were written down before the first run. Called again, it goes on.
