@@ -91,6 +91,8 @@ class Args:
     """most tokens of a pass; groups stay whole, so a larger one goes alone"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
+    compile_layers: bool = True
+    """on a GPU, compile the MLP and the norms of every layer: other last bits, a slower first step"""
     moments_on_host: bool = False
     """keep Adam's moments in host memory but for the optimizer step; copies 8 bytes a parameter each way"""
     gpu_memory_utilization: float = 0.4

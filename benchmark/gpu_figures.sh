@@ -2,7 +2,7 @@
 # Takes every figure that only a GPU can give, in order of worth: the project's GPU tests, a training step beside TRL's, its variants,
 # LoRA as a 24 GB card would run it, Qwen3-4B at 4096, power sampling and beam search in the shape of a 3B model.
 #
-#     bash benchmark/gpu_figures.sh [FOLDER]            (default results/gpu; one 80 GB card, 15 GB of disk; the limits add up to 104 minutes)
+#     bash benchmark/gpu_figures.sh [FOLDER]            (default results/gpu; one 80 GB card, 15 GB of disk; the limits add up to 110 minutes)
 #     bash benchmark/gpu_figures.sh --dry-run           prints the commands
 #     TRL_PYTHON=/path/to/python bash benchmark/gpu_figures.sh
 #
@@ -59,7 +59,8 @@ part 3b_2048 8 python benchmark/throughput.py $shape --response 1930 --batch 256
 part lockstep 10 python benchmark/lockstep.py --model "$out/qwen2.5-3b" --dataset toy_test --max-total-tokens 640
 part beam 10 python benchmark/beam_speed.py --model "$out/qwen2.5-3b" --dataset toy_test --max-total-tokens 640
 
-# What might make the step faster: nothing recomputed, larger or smaller passes.
+# What makes the step faster, or might: layers compiled or not, nothing recomputed, larger or smaller passes.
 part no_checkpoints 6 python benchmark/throughput.py $step --moments-on-host --no-checkpoint-activations --microbatch-tokens 5040
+part not_compiled 6 python benchmark/throughput.py $step --gpu-memory-utilization 0.25 --no-compile-layers
 part large_passes 6 python benchmark/throughput.py $step --gpu-memory-utilization 0.25 --microbatch-tokens 32768
 part small_passes 6 python benchmark/throughput.py $step --gpu-memory-utilization 0.25 --microbatch-tokens 8192

@@ -9,9 +9,10 @@ It calls rloo_tilted.main and reads the seconds from the run's metrics.jsonl; th
 count. The base's share of time/train is measured around base_logprobs, on a GPU by events, so that nothing waits.
 Validation and checkpoints are left out. The texts of random tokens are next to empty: grading costs nothing here.
 
-MFU is by the model's own arithmetic, without what is recomputed: 2 FLOPs a weight and token, the head for response
-tokens only, attention for pairs of tokens; the backward pass costs twice that (with LoRA once: frozen weights have no
-gradient). It is a share of what matrix multiplications of the model's own shapes reach in the same run.
+MFU is by the model's own arithmetic, without what is recomputed: 2 FLOPs a weight and token, a group's prompt once, the
+head for response tokens only, attention for pairs of tokens; the backward pass costs twice that (with LoRA once: frozen
+weights have no gradient). It is a share of what matrix multiplications of the model's own shapes reach in the same run.
+Tokens/s with prompts count every response with its prompt, as if it had passed each time.
 
 --lognormal draws every response's length ahead (mean --response, sigma 0.7, at most --limit), and each is a request of
 its own that ends there. Slots lost are 1 - mean / longest; seconds lost to the tail are those in which less than half
@@ -76,6 +77,7 @@ class Args:
     """as in rloo_tilted.py, and so are the next ones"""
     microbatch_tokens: int = 16384
     checkpoint_activations: bool = True
+    compile_layers: bool = True
     moments_on_host: bool = False
     gpu_memory_utilization: float = 0.4
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
@@ -106,13 +108,16 @@ def write_problems(path: Path, count: int, tokens: int) -> None:
 
 def script_args(args: Args, folder: Path) -> rloo_tilted.Args:
     """The arguments of rloo_tilted.py for a run in `folder`, which holds model and problems."""
-    passed = ("lora_rank", "microbatch_tokens", "checkpoint_activations", "moments_on_host", "gpu_memory_utilization")
+    passed = (
+        "lora_rank", "microbatch_tokens", "checkpoint_activations", "compile_layers", "moments_on_host",
+        "gpu_memory_utilization", "sampler",
+    )  # fmt: skip
     num_steps, problems = args.steps + 1, str(folder / "problems.jsonl")
     return rloo_tilted.Args(
         alpha=2.0, beta=1e-2, model=str(folder / "model"), dataset=problems, validation_dataset=problems,
         validation_size=1, prompt_file=str(PROMPTS / "bare.txt"), fixed_length=True, max_total_tokens=args.window,
         num_steps=num_steps, eval_every=num_steps, num_problems=args.batch // GROUP, group_size=GROUP,
-        output_dir=str(folder / "runs"), **{name: getattr(args, name) for name in (*passed, "sampler")},
+        output_dir=str(folder / "runs"), **{name: getattr(args, name) for name in passed},
     )  # fmt: skip
 
 
@@ -222,14 +227,20 @@ def matrices(config) -> list[tuple[int, int]]:
     return [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), *[(hidden, mlp)] * 2, (mlp, hidden)]
 
 
-def forward_flops(config, prompt: int, lengths: list[int]) -> int:
-    """FLOPs of one forward pass over responses of these lengths, each after a prompt of so many tokens."""
-    sequences = [prompt + length for length in lengths]
+def forward_flops(config, prompt: int, lengths: list[int], group: int = GROUP) -> int:
+    """FLOPs of one forward pass over responses of these lengths, in groups of so many with one prompt each of so many
+    tokens, which passes once."""
+    prompts = len(lengths) // group
     weights = config.num_hidden_layers * sum(a * b for a, b in matrices(config))
     queries = matrices(config)[0][1]
-    pairs = sum(n * (n + 1) // 2 for n in sequences)  # scores and weighted values: 2 FLOPs each, a query dimension
+    # Pairs of a token and one it sees; scores and weighted values: 2 FLOPs each, a query dimension.
+    pairs = prompts * prompt * (prompt + 1) // 2 + sum(prompt * n + n * (n + 1) // 2 for n in lengths)
     head = config.hidden_size * config.vocab_size
-    return 2 * weights * sum(sequences) + 4 * queries * config.num_hidden_layers * pairs + 2 * head * sum(lengths)
+    return (
+        2 * weights * (prompts * prompt + sum(lengths))
+        + 4 * queries * config.num_hidden_layers * pairs
+        + 2 * head * sum(lengths)
+    )
 
 
 def matmul_ceiling(config, device: torch.device, dtype: torch.dtype, tokens: int, seconds: float = 1.0) -> float:
@@ -264,14 +275,14 @@ def summary(config, args: Args, lines: list[dict], base: list[float], lengths: l
     figures = {key: mean(step[key] for step in steps) for key in (*PHASES, "step")}
     figures["other"] = figures["step"] - sum(figures[phase] for phase in PHASES)
     response = mean(sum(row) for row in lengths)
-    packed = response + args.batch * args.prompt
+    sequences = response + args.batch * args.prompt  # each with its prompt, as other programs count
     flops = mean(forward_flops(config, args.prompt, row) for row in lengths)
     figures |= {
         "tokens": response,
         "tokens_per_second": response / figures["step"],
         "decode_per_second": response / figures["rollout"],
-        "train_per_second": packed / figures["train"],
-        "base_per_second": packed / figures["base"],
+        "train_per_second": sequences / figures["train"],
+        "base_per_second": sequences / figures["base"],
         "train_mfu": (2 if args.lora_rank else 3) * flops / figures["train"] / ceiling,
         "base_mfu": flops / figures["base"] / ceiling,
         "slots_lost": mean(1 - mean(row) / max(row) for row in lengths),

@@ -1,18 +1,19 @@
 """Log-probabilities of sampled responses: packed rows, one forward pass, never a [tokens, vocabulary] tensor.
 
-A micro-batch is one row of tokens: prompt, response, prompt, response, ... with no padding. Attention is told where
-each sequence begins (cu_seqlens); the head scores response tokens only, in chunks, and recomputes its logits in the
-backward pass. FSDP2 is the only training wrapper, on one device and on many: fp32 parameters and optimizer state,
-compute in bf16 on a GPU.
+A micro-batch is one row of tokens with no padding: a prompt, once, the G responses to it, the next prompt, ... Each
+response attends to its prompt and to itself, so whatever is computed for a prompt serves its whole group. The head
+scores response tokens only, in chunks, and recomputes its logits in the backward pass. FSDP2 is the only training
+wrapper, on one device and on many: fp32 parameters and optimizer state, compute in bf16 on a GPU.
 
-Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses, S packed tokens, N response tokens;
-V vocabulary.
+Shapes: P problems, G group, B = P*G responses; in one micro-batch b responses, S packed tokens, N response tokens, K
+keys: the tokens of b sequences, each a prompt and a response; V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +32,19 @@ SUPPORTED = (
 
 @dataclass
 class Packed:
-    """Some responses of a rollout, with their prompts, end to end in one row."""
+    """Some groups of a rollout, end to end in one row, each prompt before the responses to it.
+
+    Attention takes b sequences. The queries of a response are its own tokens, and for the first of a group the
+    prompt's, too, which stand before it in the row; its keys are the prompt's and its own."""
 
     rows: list[int]  # (b,) which responses of the rollout
     input_ids: torch.Tensor  # (1, S)
-    position_ids: torch.Tensor  # (1, S) from 0 in each sequence
-    cu_seqlens: torch.Tensor  # (b + 1,) int32, where each sequence begins, and S
-    max_seqlen: int
+    position_ids: torch.Tensor  # (1, S) from 0 in each prompt, and on from its end in each response to it
+    keys: torch.Tensor  # (K,) the position in S of each key, sequence by sequence
+    cu_queries: torch.Tensor  # (b + 1,) int32, where each sequence begins in S, and S
+    cu_keys: torch.Tensor  # (b + 1,) int32, where each sequence begins in K, and K
+    max_queries: int
+    max_keys: int
     predictors: torch.Tensor  # (N,) the position in S whose hidden state predicts each response token
     targets: torch.Tensor  # (N,) the response tokens
     segment: torch.Tensor  # (N,) 0..b-1, which response each token belongs to
@@ -58,30 +65,43 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
     """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes
     nothing, for a rank that has run out of work while others have not."""
     size = rollout.group_size
-    rows = [group * size + i for group in groups for i in range(size)]
-    tokens, positions, predictors, targets, segment, logp, starts = [], [], [], [], [], [], [0]
-    for local, row in enumerate(rows):
-        prompt, response = rollout.prompts[row // size], rollout.responses[row]
-        first = len(tokens) + len(prompt) - 1  # the last prompt token predicts the first response token
-        predictors += range(first, first + len(response))
-        positions += range(len(prompt) + len(response))
-        tokens += prompt + response
-        targets += response
-        segment += [local] * len(response)
-        logp += rollout.sampler_logp[row]
-        starts.append(len(tokens))
+    rows, tokens, positions, keys, predictors, targets, segment, logp = [], [], [], [], [], [], [], []
+    cu_queries, cu_keys = [0], [0]
+    for group in groups:
+        prompt = range(len(tokens), len(tokens) + len(rollout.prompts[group]))
+        tokens += rollout.prompts[group]
+        positions += range(len(prompt))
+        for row in range(group * size, (group + 1) * size):
+            response = rollout.responses[row]
+            own = range(len(tokens), len(tokens) + len(response))
+            predictors += [prompt[-1], *own][: len(own)]  # the last prompt token predicts the first response token
+            keys += [*prompt, *own]
+            positions += range(len(prompt), len(prompt) + len(own))
+            tokens += response
+            targets += response
+            segment += [len(rows)] * len(own)
+            logp += rollout.sampler_logp[row]
+            rows.append(row)
+            cu_queries.append(len(tokens))
+            cu_keys.append(len(keys))
     if not rows:
-        tokens, positions, starts = [0], [0], [0, 1]
+        tokens, positions, keys, cu_queries, cu_keys = [0], [0], [0], [0, 1], [0, 1]
 
     def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+    def longest(starts: list[int]) -> int:
+        return max(end - start for start, end in pairwise(starts))
 
     return Packed(
         rows=rows,
         input_ids=tensor(tokens, torch.long)[None],
         position_ids=tensor(positions, torch.long)[None],
-        cu_seqlens=tensor(starts, torch.int32),
-        max_seqlen=max(b - a for a, b in zip(starts, starts[1:], strict=False)),
+        keys=tensor(keys, torch.long),
+        cu_queries=tensor(cu_queries, torch.int32),
+        cu_keys=tensor(cu_keys, torch.int32),
+        max_queries=longest(cu_queries),
+        max_keys=longest(cu_keys),
         predictors=tensor(predictors, torch.long),
         targets=tensor(targets, torch.long),
         segment=tensor(segment, torch.long),
@@ -91,8 +111,8 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
 
 
 def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
-    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` tokens
-    (a larger group goes alone), `learning` ones first.
+    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` keys
+    (every response with its prompt; a larger group goes alone), `learning` ones first.
 
     Every pass of FSDP2 is a collective: a rank with fewer would leave the others waiting for ever. So all ranks get the
     same plan but for the groups in it, with empty micro-batches where one has run out, and one with a backward pass at
@@ -123,40 +143,50 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
 # --- attention over a packed row --------------------------------------------------------------------------------------
 
 
-def _packed_attention(
-    module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, **_
-):
-    """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    if query.is_cuda:
-        from torch.nn.attention.varlen import varlen_attn
+def _varlen_attention(query, key, value, scaling, packed: Packed):
+    """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
+    a sequence's last query sees all its keys."""
+    from torch.nn.attention.varlen import varlen_attn
 
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        out = varlen_attn(
-            query,
-            key,
-            value,
-            cu_seq_lens_q,
-            cu_seq_lens_q,
-            max_length_q,
-            max_length_q,
-            scale=scaling,
-            window_size=(-1, 0),
-        )
-        return out[None], None
-    # On a CPU the sequences are laid side by side, padded on the right: a causal mask alone keeps the padding out.
-    starts, ends = cu_seq_lens_q[:-1], cu_seq_lens_q[1:]
-    columns = torch.arange(max_length_q)
-    real = columns < (ends - starts)[:, None]  # (b, longest)
-    index = torch.where(real, starts[:, None] + columns, 0)
+    # Gathered in float32, so that the gradients of a prompt's keys are added up over its responses in float32.
+    key, value = (x.float()[packed.keys].to(x.dtype) for x in (key, value))  # (K, key heads, dim)
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    return varlen_attn(
+        query,
+        key,
+        value,
+        packed.cu_queries,
+        packed.cu_keys,
+        packed.max_queries,
+        packed.max_keys,
+        scale=scaling,
+        window_size=(-1, 0),
+    )
+
+
+def _padded_attention(query, key, value, scaling, packed: Packed):
+    """`_packed_attention` without the batch dimension, by the attention of every device: the sequences side by side,
+    padded on the right, where a causal mask alone keeps the padding out. A prompt's queries come with each response;
+    all but the first response's are dropped."""
+    columns, length = torch.arange(packed.max_keys, device=query.device), packed.cu_keys.diff()[:, None]
+    real = columns < length  # (b, longest)
+    own = real & (columns >= length - packed.cu_queries.diff()[:, None])
+    index = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, packed.keys)
     padded = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
     out = F.scaled_dot_product_attention(*padded, is_causal=True, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2)[real][None], None
+    return out.transpose(1, 2)[own]
+
+
+def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
+    """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
+    attend = _varlen_attention if query.is_cuda else _padded_attention
+    return attend(query, key, value, scaling, packed)[None], None
 
 
 AttentionInterface.register("packed", _packed_attention)
-AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # cu_seqlens say all there is to say
+AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `packed` says all there is to say
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
@@ -206,8 +236,7 @@ def _forward(model: PreTrainedModel, packed: Packed, chunk: int = 1024) -> tuple
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
         use_cache=False,
-        cu_seq_lens_q=packed.cu_seqlens,
-        max_length_q=packed.max_seqlen,
+        packed=packed,
     ).last_hidden_state[0]
     return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk)
 
@@ -231,8 +260,8 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
 
     Trainable: float32 parameters, compute in `compute_dtype`; with args.lora_rank only float32 adapters on every linear
     layer are trained and the rest is kept in `compute_dtype`; args.checkpoint_activations recomputes each layer in the
-    backward pass. Not trainable (the base): frozen, in `compute_dtype`. Raises ValueError for an architecture that was
-    not checked."""
+    backward pass. Not trainable (the base): frozen, in `compute_dtype`. args.compile_layers compiles both on a GPU.
+    Raises ValueError for an architecture that was not checked."""
     lora_rank = args.lora_rank if trainable else 0
     dtype = torch.float32 if trainable and not lora_rank else compute_dtype
     model = AutoModelForCausalLM.from_pretrained(
@@ -254,12 +283,25 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             model.enable_input_require_grads()
+    if args.compile_layers and device.type == "cuda":
+        compile_layers(model)
     type(model).packed_logprobs = _forward
     if torch.distributed.is_initialized():
         wrap(model, device, compute_dtype)
     else:
         policy.to(device)
     return policy
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """torch.compile for the MLP and the norms of every layer, whose elementwise work it fuses, at any length of a row.
+
+    Attention is a kernel already. Layers share their code, so there are a few graphs in all: with gradient, without, of
+    the base."""
+    for layer in model.model.layers:
+        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
+            part.compile(dynamic=True)
+    model.model.norm.compile(dynamic=True)
 
 
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:

@@ -29,7 +29,7 @@ METRICS = {
     "sampling/skipped_frac": "share of groups without a backward pass, all their advantages being exactly zero",
     "charts/learning_rate": "learning rate of the step",
     "charts/tokens_per_second": "response tokens of the step by its seconds",
-    "charts/mfu": "model FLOPs of time/train (6 by parameters by tokens) by the GPU's bf16 peak; known GPUs only",
+    "charts/mfu": "6 by parameters by tokens (a prompt's once) by time/train, of the GPU's bf16 peak; known GPUs only",
     "time/rollout": "seconds sampling",
     "time/grade": "seconds grading",
     "time/train": "seconds in log-probabilities, loss, backward and optimizer",
@@ -122,7 +122,7 @@ class Metrics:
         self.mean("policy/terminated_frac", rollout.finished)
         self.sums["sampling/out_of_vocabulary_frac"] += rollout.out_of_vocabulary(vocab_size)
         self.counts["sampling/out_of_vocabulary_frac"] += sum(lengths)
-        self.sums["packed_tokens"] += sum(lengths) + rollout.group_size * sum(len(prompt) for prompt in rollout.prompts)
+        self.sums["packed_tokens"] += sum(lengths) + sum(len(prompt) for prompt in rollout.prompts)
         return sum(gather([sum(lengths)]))
 
     def reduce(self, policy: torch.nn.Module) -> dict[str, float]:

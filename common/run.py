@@ -58,6 +58,7 @@ FREE_ON_RESUME = {
     "output_dir",
     "microbatch_tokens",
     "checkpoint_activations",
+    "compile_layers",
     "moments_on_host",
     "gpu_memory_utilization",
     "num_grading_workers",

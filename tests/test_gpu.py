@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_packed_bfloat16_log_probabilities_are_as_near_to_float32_as_those_of_transformers(tmp_path, kind):
     path = tiny_model(tmp_path, kind, head_dim=32)
     rollout = make_rollout(groups=16, group_size=8)
-    args = SimpleNamespace(lora_rank=0, checkpoint_activations=False)
+    args = SimpleNamespace(lora_rank=0, checkpoint_activations=False, compile_layers=True)
     ours_model = load_model(path, args, torch.device("cuda"), torch.bfloat16, trainable=False)
     with torch.no_grad():
         exact, _ = reference(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), rollout)
@@ -35,7 +35,7 @@ def test_packed_bfloat16_log_probabilities_are_as_near_to_float32_as_those_of_tr
 
 def test_packed_attention_has_the_gradient_of_the_padded_one(tmp_path):
     path, rollout = tiny_model(tmp_path, "qwen3", head_dim=32), make_rollout(groups=4)
-    args = SimpleNamespace(lora_rank=0, checkpoint_activations=True)
+    args = SimpleNamespace(lora_rank=0, checkpoint_activations=True, compile_layers=True)
     gradients = []
     for device in ("cpu", "cuda"):
         model = load_model(path, args, torch.device(device), torch.bfloat16, trainable=False)

@@ -1,6 +1,7 @@
 """common/logprob.py against transformers' own log-probabilities and gradients, in float32 on a CPU."""
 
 import copy
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -8,13 +9,13 @@ import torch
 from conftest import tiny_model
 from transformers import AutoModelForCausalLM
 
+from common.logprob import causal_lm, compile_layers, pack, plan_microbatches, token_logprobs, weights
 from common.logprob import load_model as load
-from common.logprob import pack, plan_microbatches, token_logprobs, weights
 from common.rollout import Rollout
 
 
 def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False, dtype=torch.float32):
-    args = SimpleNamespace(lora_rank=lora_rank, checkpoint_activations=checkpoint_activations)
+    args = SimpleNamespace(lora_rank=lora_rank, checkpoint_activations=checkpoint_activations, compile_layers=False)
     return load(path, args, torch.device("cpu"), dtype, trainable)
 
 
@@ -67,15 +68,113 @@ def test_log_probabilities_entropies_and_gradients_equal_those_of_transformers(t
         assert (parameter.grad - expected[name].grad).abs().max() / scale < 1e-5, name
 
 
-def test_a_sequence_that_sees_its_neighbour_fails_the_comparison(tmp_path):
-    """The wrong variant: without cu_seqlens the second sequence would attend to the first."""
-    path = tiny_model(tmp_path)
-    rollout = make_rollout()
+def sees_its_neighbour(packed):
+    """The whole row is one sequence."""
+    size = packed.input_ids.shape[1]
+    packed.keys, packed.max_queries, packed.max_keys = torch.arange(size), size, size
+    packed.cu_queries = packed.cu_keys = torch.tensor([0, size], dtype=torch.int32)
+
+
+def sees_the_prompt_of_another_group(packed):
+    third = packed.cu_keys[3:5].tolist()  # the first response of the second group
+    own = packed.keys[third[0] : third[1]]
+    packed.keys[third[0]] = own[0] - 1
+
+
+def stands_after_the_other_responses(packed):
+    packed.position_ids = torch.arange(packed.input_ids.shape[1])[None]
+
+
+def is_predicted_by_the_token_before_it_in_the_row(packed):
+    """Right for the first response of a group only."""
+    packed.predictors = torch.cat([torch.tensor([p[0] - 1, *p[:-1]]) for p in responses_in_the_row(packed)])
+
+
+def responses_in_the_row(packed) -> list[list[int]]:
+    lengths = packed.length.int().tolist()
+    return [list(range(end - n, end)) for end, n in zip(packed.cu_queries[1:].tolist(), lengths, strict=True)]
+
+
+@pytest.mark.parametrize("attention", ["_padded_attention", "_varlen_attention"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        sees_its_neighbour,
+        sees_the_prompt_of_another_group,
+        stands_after_the_other_responses,
+        is_predicted_by_the_token_before_it_in_the_row,
+    ],
+)
+def test_a_wrong_layout_fails_the_comparison(tmp_path, monkeypatch, wrong, attention):
+    on_a_cpu(monkeypatch, attention)
+    path, rollout = tiny_model(tmp_path), make_rollout()
+    model = load_model(path)
     expected, _ = reference(AutoModelForCausalLM.from_pretrained(path), rollout)
     packed = pack(rollout, [0, 1, 2])
-    packed.cu_seqlens, packed.max_seqlen = packed.cu_seqlens[[0, -1]], packed.input_ids.shape[1]
-    logp, _ = token_logprobs(load_model(path), packed)
-    assert (logp - expected).abs().max() > 0.1
+    assert (token_logprobs(model, packed)[0] - expected).abs().max() < 1e-5
+    wrong(packed)
+    assert (token_logprobs(model, packed)[0] - expected).abs().max() > 0.01
+
+
+def test_a_prompt_is_in_the_row_once_and_every_response_attends_to_it():
+    rollout = make_rollout()
+    packed = pack(rollout, [2, 0])
+    prompts, responses = rollout.prompts, rollout.responses
+    row = prompts[2] + sum(responses[6:], []) + prompts[0] + sum(responses[:3], [])
+    assert packed.input_ids[0].tolist() == row
+    sequences = [prompts[i // 3] + responses[i] for i in packed.rows]
+    keys = packed.keys.split(packed.cu_keys.diff().tolist())
+    assert [packed.input_ids[0][k].tolist() for k in keys] == sequences
+    assert [packed.position_ids[0][k].tolist() for k in keys] == [list(range(len(s))) for s in sequences]
+    assert packed.max_keys == max(map(len, sequences)) and packed.cu_queries[-1] == len(row)
+
+
+# --- attention as a GPU does it, with a stand-in for the kernel -------------------------------------------------------
+
+
+def kernel(query, key, value, cu_queries, cu_keys, max_queries, max_keys, scale, window_size):
+    """FlashAttention with a window of (-1, 0), which varlen_attn calls: causal, aligned at the sequences' ends."""
+    assert window_size == (-1, 0) and query.shape[1] == key.shape[1] == value.shape[1]
+    assert cu_queries.dtype == cu_keys.dtype == torch.int32
+    assert (cu_queries.diff().max(), cu_keys.diff().max()) == (max_queries, max_keys)
+    out = []
+    of_q, of_k = cu_queries.diff().tolist(), cu_keys.diff().tolist()
+    for q, k, v in zip(query.split(of_q), key.split(of_k), value.split(of_k), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        unseen = torch.ones(len(q), len(k), dtype=torch.bool).triu(1 + len(k) - len(q))
+        out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v))
+    return torch.cat(out)
+
+
+def aligned_at_the_beginning(query, key, value, cu_queries, cu_keys, *sizes, **options):
+    """The other convention of a causal mask, with which a response would not see itself: wrong here."""
+    cut = torch.cat([torch.arange(k, k + q) for k, q in zip(cu_keys[:-1], cu_queries.diff(), strict=True)])
+    return kernel(query, key[cut], value[cut], cu_queries, cu_queries, sizes[0], sizes[0], **options)
+
+
+def on_a_cpu(monkeypatch, attention: str) -> None:
+    import torch.nn.attention.varlen
+
+    import common.logprob
+
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(common.logprob, "_padded_attention", getattr(common.logprob, attention))
+
+
+@pytest.mark.parametrize("kind,tied", KINDS)
+def test_attention_of_a_gpu_has_the_values_and_gradients_of_that_of_a_cpu(tmp_path, monkeypatch, kind, tied):
+    path, packed = tiny_model(tmp_path, kind, tied=tied), pack(make_rollout(), [0, 1, 2])
+    found = []
+    for attention in ("_padded_attention", "_varlen_attention"):
+        on_a_cpu(monkeypatch, attention)
+        model = load_model(path)
+        logp, _ = token_logprobs(model, packed)
+        logp.sum().backward()
+        found.append((logp.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    for padded, varlen in zip(*found, strict=True):
+        assert (padded - varlen).abs().max() < 1e-5 * padded.abs().max().clamp(min=1)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", aligned_at_the_beginning)
+    assert (token_logprobs(model, packed)[0] - found[0][0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("max_tokens", [1, 150, 10_000])
@@ -154,6 +253,31 @@ def test_checkpointed_activations_change_nothing(tmp_path):
         token_logprobs(model, packed)[0].sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_compiled_layers_give_the_same_at_any_length(tmp_path, monkeypatch, lora_rank):
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    path, rollout = tiny_model(tmp_path), make_rollout()
+    plain, compiled = (lora_model(path) if lora_rank else load_model(path) for _ in range(2))
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(disable=False):
+        compile_layers(causal_lm(compiled))
+        for groups in ([0, 1, 2], [1], [2]):
+            packed = pack(rollout, groups)
+            logp = [token_logprobs(model, packed)[0] for model in (plain, compiled)]
+            assert (logp[0] - logp[1]).abs().max() < 1e-5
+            for each in logp:
+                each.sum().backward()
+            with torch.no_grad():
+                assert (token_logprobs(compiled, packed)[0] - logp[0]).abs().max() < 1e-5
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        if a.requires_grad:
+            assert (a.grad - b.grad).abs().max() <= 1e-5 * a.grad.abs().max()
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    # For all layers and lengths: norm and MLP, with gradient and without, the first norm apart.
+    assert 4 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8
 
 
 def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_path):

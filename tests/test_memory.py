@@ -35,7 +35,7 @@ QWEN_4B = Qwen3Config(
 
 def settings(**changes) -> SimpleNamespace:
     """What the estimate reads of a script's Args, as they are by default."""
-    shared = dict(lora_rank=0, checkpoint_activations=True, microbatch_tokens=16384, group_size=8)
+    shared = dict(lora_rank=0, checkpoint_activations=True, compile_layers=True, microbatch_tokens=16384, group_size=8)
     return SimpleNamespace(**shared | dict(max_total_tokens=2048, moments_on_host=False) | changes)
 
 

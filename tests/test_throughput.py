@@ -119,7 +119,9 @@ def test_flops_are_those_counted_by_hand():
     config = config_of("tiny")
     # Sequences of 5 and 7 tokens, of which 2 and 4 are responses: 15 and 28 pairs of a token and one it sees.
     expected = 2 * 2 * LAYER * 12 + 2 * 4 * 64 * (15 + 28) + 2 * 64 * 128 * 6
-    assert forward_flops(config, 3, [2, 4]) == expected
+    assert forward_flops(config, 3, [2, 4], group=1) == expected
+    # With one prompt for both, its 3 tokens and their 6 pairs are there once.
+    assert forward_flops(config, 3, [2, 4], group=2) == expected - 2 * 2 * LAYER * 3 - 2 * 4 * 64 * 6
 
 
 def test_mfu_is_exact_on_a_known_clock(monkeypatch):
