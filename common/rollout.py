@@ -438,6 +438,45 @@ def _own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
+class _AtOnce:
+    """Takes the place of `process_outputs` of an engine's output processor, and gives it the tokens of a request that
+    asked for its final output only all at once, when it has ended: its work for each token, in Python, held up every
+    step of decoding.
+
+    A request's first output passes as it comes, for what the engine says of the prompt. Log-probabilities go where the
+    processor would have put them; of their ranks and sum, which nothing here reads, only the first token's are kept."""
+
+    def __init__(self, processor):
+        from vllm.sampling_params import RequestOutputKind
+
+        self.processor, self.process = processor, processor.process_outputs
+        self.final_only = RequestOutputKind.FINAL_ONLY
+        self.held: dict[str, list] = {}  # by request, its outputs after the first
+
+    def __call__(self, outputs: list, *args, **kwargs):
+        passed = []
+        for output in outputs:
+            key, ended = output.request_id, output.finish_reason is not None
+            if key not in self.held:
+                passed.append(output)
+                state = self.processor.request_states.get(key)  # None for one that was aborted
+                if state and state.output_kind == self.final_only and not ended:
+                    self.held[key] = []
+                continue
+            self.held[key].append(output)
+            if ended:
+                passed.append(self._joined(self.held.pop(key)))
+        return self.process(passed, *args, **kwargs)
+
+    def _joined(self, outputs: list):
+        last = outputs[-1]
+        logp = np.concatenate([output.new_logprobs.logprobs[:, 0] for output in outputs]).tolist()
+        self.processor.request_states[last.request_id].logprobs_processor.logprobs.logprobs.extend(logp)
+        last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
+        last.new_logprobs = None
+        return last
+
+
 class VLLMSampler:
     """vLLM 0.26 to 0.33 in this process, one engine a rank, on a GPU or a CPU; `start_sampler` sets its environment.
 
@@ -497,6 +536,8 @@ class VLLMSampler:
                 logprobs_mode="raw_logprobs",  # log p at temperature 1
                 **defaults | engine_args,
             )
+        processor = self.llm.llm_engine.output_processor
+        processor.process_outputs = _AtOnce(processor)
         with torch.device("meta"):
             self.names = set(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).state_dict())
         self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"

@@ -174,6 +174,27 @@ def test_every_stop_id_ends_a_response_and_the_window_counts_the_prompt(sampler,
 
 
 @tied
+def test_tokens_that_come_at_once_are_those_that_would_have_come_one_by_one(sampler, engine, monkeypatch):
+    def generated():
+        fixed, ended = (sampler.generate(PROMPTS, 16, 96, seed=3, fixed_length=fixed) for fixed in (True, False))
+        assert 1 in map(len, ended.responses)  # and a first token that is the last
+        return fixed, ended
+
+    processor = sampler.llm.llm_engine.output_processor
+    at_once, seen = generated(), []
+    assert processor.process_outputs.held == {} and not processor.request_states
+    one_by_one = processor.process_outputs.process
+
+    def counted(outputs, *args, **kwargs):
+        seen.extend(outputs)
+        return one_by_one(outputs, *args, **kwargs)
+
+    monkeypatch.setattr(processor, "process_outputs", counted)
+    assert generated() == at_once
+    assert len(seen) == sum(len(response) for rollout in at_once for response in rollout.responses)
+
+
+@tied
 def test_greedy_takes_the_most_likely_token(sampler, engine):
     out = sampler.generate(PROMPTS, 1, 96, seed=0, temperature=0, fixed_length=True)
     other = sampler.generate(PROMPTS, 1, 96, seed=1, temperature=0, fixed_length=True)
