@@ -26,6 +26,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -90,6 +91,17 @@ def is_done(row: Row, folder: Path) -> bool:
 
 SAMPLERS = {}  # by what two scripts must agree in to share one; their weights are pushed anew for each
 ENGINE_SHARE = 0.4  # of the GPU's memory, also where evaluation starts it: training has to fit beside it
+
+
+def set_up_process() -> None:
+    """For a process that runs rows: it shares what is slow to start, and ends when the program that started it does."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)  # a row that began anew would find this one at work in its folder
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    share_samplers_and_graders()
 
 
 def share_samplers_and_graders() -> None:
@@ -199,7 +211,7 @@ def main(args: Args) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed, start = [], time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, context, share_samplers_and_graders) as pool:
+    with ProcessPoolExecutor(args.processes, context, set_up_process) as pool:
         running = {pool.submit(run_row, row, args.folder): row.name for row in rows}
         try:
             for count, future in enumerate(as_completed(running), 1):

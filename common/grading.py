@@ -395,6 +395,9 @@ class Verdict:
     vote: str | None = None  # the string that the authors' majority vote counts
 
 
+START_DEADLINE = 300.0  # seconds that a worker may take to import math-verify and say that it is ready
+
+
 class Worker:
     """A worker process and what it is busy with."""
 
@@ -410,6 +413,7 @@ class Worker:
         )
         self.ready, self.sender = False, None
         self.finish()
+        self.until = time.monotonic() + START_DEADLINE
 
     def start(self, number: int, task: dict, deadline: float) -> None:
         self.number, self.until = number, time.monotonic() + deadline
@@ -529,6 +533,10 @@ class Grader:
                         worker.finish()
                 for worker in list(self.workers):
                     if time.monotonic() > worker.until:
+                        if not worker.ready:
+                            raise RuntimeError(
+                                f"A grading worker did not start in {START_DEADLINE:.0f} s. Is the disk slow?"
+                            )
                         self._replace(worker, selector)
         return replies
 

@@ -181,7 +181,8 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
 def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
     """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    attend = _varlen_attention if query.is_cuda else _padded_attention
+    in_half = query.dtype in (torch.bfloat16, torch.float16)  # the kernel takes no other
+    attend = _varlen_attention if query.is_cuda and in_half else _padded_attention
     return attend(query, key, value, scaling, packed)[None], None
 
 

@@ -4,10 +4,12 @@ import gzip
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -412,6 +414,18 @@ def test_a_text_whose_worker_dies_is_tried_again_and_given_up_at_the_second_deat
         first, second = grader.grade([r"\boxed{1}", r"\boxed{2}"], [Gold("1"), Gold("2")])
     assert left == [] and second.strict and not second.timed_out
     assert first.authors == first.strict == (deaths == 1) and first.timed_out == (deaths == 2)
+
+
+def test_a_worker_that_hangs_while_it_starts_is_an_error_in_one_line():
+    with Grader(num_workers=1) as grader:
+        os.kill(grader.workers[0].process.pid, signal.SIGSTOP)
+        grader.workers[0].until = time.monotonic() + 0.5
+        with pytest.raises(RuntimeError, match="did not start in 300 s"):
+            grader.grade([r"\boxed{1}"], [Gold("1")])
+    with Grader(num_workers=1) as late:  # called long after it was made, as a training run does
+        assert select.select([late.workers[0].process.stdout], [], [], 60)[0]  # it has said that it is ready
+        late.workers[0].until = time.monotonic() - 1
+        assert late.grade([r"\boxed{1}"], [Gold("1")])[0].strict
 
 
 @pytest.mark.parametrize("length", [10, 1_000_000])  # the pipe to a worker holds 64 KiB

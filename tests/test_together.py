@@ -302,24 +302,36 @@ def test_a_checkpoint_shares_the_sampler_of_its_base(ran, started, models):
     assert rollout.start_sampler("vllm", checkpoint, 24, device=cpu) is base
 
 
-def test_a_signal_ends_the_row_that_runs_and_begins_no_other(tmp_path):
+@pytest.fixture
+def slow(tmp_path):
+    """together.py at work on a row whose script has begun and waits, with two more to come."""
     head = "import signal, sys, time\nfrom dataclasses import dataclass\nfrom pathlib import Path\n"
     body = "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # as training does, its state saved\n"
     body += f"    (Path({str(tmp_path)!r}) / args.name).touch()\n    time.sleep(600)\n"
-    slow = f"{head}@dataclass\nclass Args:\n    name: str\n\ndef main(args):\n{body}"
-    (tmp_path / "slow.py").write_text(slow)
+    script = f"{head}@dataclass\nclass Args:\n    name: str\n\ndef main(args):\n{body}"
+    (tmp_path / "slow.py").write_text(script)
     names = ("a", "b", "c")
     process = call(tmp_path / "out", "".join(f"# {n}\npython {tmp_path}/slow.py --name {n}\n" for n in names))
     try:
         while not (tmp_path / "a").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        os.kill(process.pid, signal.SIGTERM)
-        _, err = process.communicate(timeout=60)  # the pipes close when its children are gone too
+        yield process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 1 and "call again" in err
+
+
+def test_a_signal_ends_the_row_that_runs_and_begins_no_other(slow, tmp_path):
+    os.kill(slow.pid, signal.SIGTERM)
+    _, err = slow.communicate(timeout=60)  # the pipes close when its children are gone too
+    assert slow.returncode == 1 and "call again" in err
+    assert not (tmp_path / "b").exists() and not any((tmp_path / "out" / "done").iterdir())
+
+
+def test_a_kill_leaves_no_process_behind(slow, tmp_path):
+    os.kill(slow.pid, signal.SIGKILL)
+    slow.communicate(timeout=60)
     assert not (tmp_path / "b").exists() and not any((tmp_path / "out" / "done").iterdir())
 
 
