@@ -325,6 +325,7 @@ def measure(args: Args, folder: Path) -> dict:
         "allocated": torch.cuda.max_memory_allocated() if on_gpu else None,
         "reserved": torch.cuda.max_memory_reserved() if on_gpu else None,
         "estimate": max(peaks(parts, args.moments_on_host, engine, engine_stays=not on_gpu).values()),
+        "overlapped": peaks(parts, args.moments_on_host, engine, engine_stays=True)["while training"],
     }
     return figures
 
@@ -367,6 +368,7 @@ def report(args: Args, figures: dict, trl: dict | None) -> str:
     if args.lognormal:
         tail = "" if f["tail_seconds"] is None else f", {f['tail_seconds']:.2f} s with less than half of them running"
         lines.append(f"tail: {f['slots_lost']:.0%} of the slots idle{tail}")
+        lines.append(f"to train in the tail, beside an engine that is awake: {f['overlapped'] / GB:.2f} GB by estimate")
     if trl:
         lengths = f"{trl['length']:.0f} response tokens each"
         lines.append(f"TRL {trl['version']}: {trl['step']:.2f} s a step, {lengths}, {trl['peak'] / GB:.2f} GB at most")

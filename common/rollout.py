@@ -469,9 +469,10 @@ class _AtOnce:
         return self.process(passed, *args, **kwargs)
 
     def _joined(self, outputs: list):
-        last = outputs[-1]
-        logp = np.concatenate([output.new_logprobs.logprobs[:, 0] for output in outputs]).tolist()
-        self.processor.request_states[last.request_id].logprobs_processor.logprobs.logprobs.extend(logp)
+        last, kept = outputs[-1], self.processor.request_states[outputs[-1].request_id].logprobs_processor.logprobs
+        found = [output.new_logprobs.logprobs[:, 0] for output in outputs if output.new_logprobs is not None]
+        if found:  # none in an end without a token
+            kept.logprobs.extend(np.concatenate(found).tolist())
         last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
         last.new_logprobs = None
         return last

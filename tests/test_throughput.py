@@ -85,6 +85,14 @@ def test_the_report_compares_with_trl(step):
     assert "TRL" not in report(Args(**SIZES), figures, None)
 
 
+def test_the_report_of_drawn_lengths_says_what_the_tail_costs_and_what_filling_it_would_need(step):
+    figures = step[0] | {"slots_lost": 0.75, "tail_seconds": 1.5, "overlapped": 84e9}
+    lines = report(Args(**SIZES, lognormal=True), figures, None).splitlines()
+    assert lines[-2] == "tail: 75% of the slots idle, 1.50 s with less than half of them running"
+    assert lines[-1].endswith("84.00 GB by estimate")
+    assert step[0]["overlapped"] >= step[0]["estimate"] > 0
+
+
 def test_prompts_have_exactly_the_length_asked_for_and_share_no_beginning(tmp_path):
     from transformers import AutoTokenizer
 
