@@ -41,6 +41,10 @@ METRICS = {
     "eval/honest": "validation accuracy on problems that no reported set contains",
 }
 
+# Mean difference of the sampler's and the trainer's log-probabilities, nats a token, that only other weights or a wrong
+# computation can make: two programs in bfloat16 differ by 0.01 to 0.05.
+MOST_DISAGREEMENT = 0.5
+
 # Dense bf16 peak by the makers' data sheets, FLOP/s, for charts/mfu.
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 
@@ -127,7 +131,8 @@ class Metrics:
 
     def reduce(self, policy: torch.nn.Module) -> dict[str, float]:
         """The figures of the step, the same on every rank; seconds are those of the slowest rank. A figure that was not
-        computed is NaN and left out: a missing value is missing."""
+        computed is NaN and left out: a missing value is missing. Raises RuntimeError where sampler and trainer are not
+        of one mind about the tokens."""
         self.seconds["time/step"] = time.perf_counter() - self.start
         parts = [{k: float(v) for k, v in x.items()} for x in (self.sums, self.counts, self.maxima, self.seconds)]
         sums, counts, figures = defaultdict(float), defaultdict(float), {}
@@ -145,7 +150,18 @@ class Metrics:
                 flops = 6 * sum(p.numel() for p in policy.parameters()) * packed_tokens / dist.get_world_size()
                 figures["charts/mfu"] = flops / figures["time/train"] / peak
         figures |= {key: value / (counts[key] or 1) for key, value in sums.items()}
+        with self._noting("train"):
+            stop_unless_agreed(figures["sampling/logp_difference_mean"])
         return {key: value for key, value in figures.items() if not math.isnan(value)}
+
+
+def stop_unless_agreed(difference: float) -> None:
+    """Raises RuntimeError before a sampler or an attention that is wrong makes more than a step of a run."""
+    if difference > MOST_DISAGREEMENT:
+        raise RuntimeError(
+            f"sampler and trainer differ by {difference:.2f} nats a token, more than {MOST_DISAGREEMENT}: one of them "
+            "has other weights or computes something else. Compare with --sampler transformers or --dtype float32."
+        )
 
 
 def stop_unless_finite(name: str, value: torch.Tensor, problem_ids: list[str]) -> None:

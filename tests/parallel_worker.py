@@ -1,5 +1,6 @@
 """One process of test_parallel.py: rloo_tilted.main on recorded responses; rank 0 writes gradients and parameters."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import common.metrics
 import rloo_tilted
 from common.grading import Verdict
 from common.logprob import full_tensor
@@ -84,6 +86,7 @@ if __name__ == "__main__":
     rloo_tilted.start_sampler = lambda *_, **__: RecordedSampler()
     rloo_tilted.Grader = RecordedGrader
     rloo_tilted.validate = lambda *_: {}
+    common.metrics.MOST_DISAGREEMENT = math.inf  # recorded log-probabilities are nobody's
     results = {name: train(sys.argv[2:], name == "wrong") for name in ("right", "wrong")}
     if torch.distributed.get_rank() == 0:
         torch.save(results, sys.argv[1])

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
+from common.logprob import pack
 from common.metrics import METRICS
 from common.run import parse
 
@@ -265,6 +266,22 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("the optimizer stepped"))
     with pytest.raises(FloatingPointError, match=r"the gradient norm is nan, of problems p\d+, p\d+, p\d+"):
         train(folder, rloo_tilted, *TILTED)
+
+
+@pytest.mark.parametrize("shift,stops", [(0.4, False), (0.6, True)])
+def test_a_sampler_that_is_not_of_the_trainers_mind_stops_the_run(folder, monkeypatch, shift, stops):
+    def shifted(*args):
+        packed = pack(*args)
+        packed.sampler_logp -= shift
+        return packed
+
+    monkeypatch.setattr(rloo_tilted, "pack", shifted)
+    if not stops:
+        train(folder, rloo_tilted, *TILTED)
+        return
+    with pytest.raises(RuntimeError, match="sampler and trainer differ by 0.60 nats a token") as error:
+        train(folder, rloo_tilted, *TILTED)
+    assert error.value.__notes__[0].startswith("step 0, train, problems p")
 
 
 def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
