@@ -58,7 +58,7 @@ def test_a_step_holds_what_the_estimate_says(tmp_path, monkeypatch, device, lora
     """A model of 0.3B parameters: states to a hundredth, activations to a quarter, and the host takes the moments."""
     monkeypatch.setitem(SHAPES, "small", ("qwen2", 32768, 1024, 16, 16, 2, 64, 5504))
     make_model("small", tmp_path)
-    args = settings(lora_rank=lora_rank, microbatch_tokens=8192, max_total_tokens=1024)
+    args = settings(lora_rank=lora_rank, microbatch_tokens=8192, max_total_tokens=1024, compile_layers=False)
     rollout = make_rollout(groups=2, group_size=8)
     rollout.prompts = [[2] * 118 for _ in rollout.prompts]
     rollout.responses = [[3] * 906 for _ in rollout.responses]
