@@ -88,7 +88,7 @@ class Args:
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU; master weights are float32 always"""
     microbatch_tokens: int = 16384
-    """most tokens of a pass; groups stay whole, so a larger one goes alone"""
+    """most tokens of a pass, each response with its prompt; groups stay whole, so a larger one goes alone"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
     compile_layers: bool = True

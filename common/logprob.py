@@ -23,11 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from common.rollout import Rollout
 
-SUPPORTED = (
-    "qwen2",
-    "qwen3",
-    "llama",
-)  # decoders whose attention and head were checked against transformers, see tests
+SUPPORTED = ("qwen2", "qwen3", "llama")  # whose attention and head were checked against transformers, see tests
 
 
 @dataclass
@@ -149,7 +145,7 @@ def _varlen_attention(query, key, value, scaling, packed: Packed):
     from torch.nn.attention.varlen import varlen_attn
 
     # Gathered in float32, so that the gradients of a prompt's keys are added up over its responses in float32.
-    key, value = (x.float()[packed.keys].to(x.dtype) for x in (key, value))  # (K, key heads, dim)
+    key, value = (x.float().index_select(0, packed.keys).to(x.dtype) for x in (key, value))  # (K, key heads, dim)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     return varlen_attn(
