@@ -192,18 +192,20 @@ AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `pack
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient. The weight's gradient
-    is added up over the chunks in float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient; NaN where it is not
+    wanted, since it costs more than the log-probability. The weight's gradient is added up over the chunks in
+    float32."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk):
+    def forward(ctx, hidden, weight, targets, chunk, wants_entropy):
         logp = torch.empty(len(targets), device=hidden.device)
-        entropy = torch.empty_like(logp)
+        entropy = torch.full_like(logp, torch.nan)
         for i in range(0, len(targets), chunk):
             logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
             log_z = logits.logsumexp(-1)
             logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
-            entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
+            if wants_entropy:
+                entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
             del logits  # or two chunks' would exist at once
         ctx.save_for_backward(hidden, weight, targets)
         ctx.chunk = chunk
@@ -225,17 +227,19 @@ class _LogProbHead(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ hidden[part]
             del probabilities, grad_logits
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
-def _forward(model: PreTrainedModel, packed: Packed, chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
+def _forward(
+    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = model.model(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
         use_cache=False,
         packed=packed,
     ).last_hidden_state[0]
-    return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk)
+    return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk, wants_entropy)
 
 
 def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
@@ -345,6 +349,6 @@ def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed:
     `base` is None, from the policy with its adapters off."""
     with torch.no_grad():
         if base is not None:
-            return token_logprobs(base, packed)[0]
+            return causal_lm(base).packed_logprobs(packed, wants_entropy=False)[0]
         with policy.disable_adapter():
-            return token_logprobs(policy, packed)[0]
+            return causal_lm(policy).packed_logprobs(packed, wants_entropy=False)[0]

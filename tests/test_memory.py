@@ -227,7 +227,7 @@ def test_the_head_holds_the_logits_of_one_chunk_and_their_softmax():
     targets = torch.zeros(4 * chunk, dtype=torch.long)
     one = 8 * chunk * vocab
     with CountedMemory() as counted:
-        logp, _ = _LogProbHead.apply(hidden, weight, targets, chunk)
+        logp, _ = _LogProbHead.apply(hidden, weight, targets, chunk, True)
         assert one < counted.peak < 1.15 * one
         logp.sum().backward()
     assert counted.peak < 1.15 * (one + 4 * vocab * width)
