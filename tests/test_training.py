@@ -17,8 +17,9 @@ import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.logprob import pack
-from common.metrics import METRICS
-from common.run import parse
+from common.metrics import METRICS, Metrics
+from common.rollout import Rollout
+from common.run import parse, start_processes
 
 
 class Bomb:
@@ -98,6 +99,18 @@ def test_everything_that_is_logged_is_described_and_the_other_way_round(tilted):
     logged = set().union(*(json.loads(line) for line in (tilted / "metrics.jsonl").read_text().splitlines())) - {"step"}
     general = {key.removesuffix("_se").replace("eval/problems/", "eval/<dataset>/") for key in logged}
     assert general == set(METRICS) - {"charts/mfu"}  # mfu needs a GPU whose peak is known
+
+
+def test_mfu_counts_a_prompt_once(monkeypatch):
+    start_processes(0)
+    metrics, rollout = Metrics(0), Rollout([[1] * 5, [1] * 7], [[2] * 3] * 4, [[0.0] * 3] * 4, [True] * 4, 2)
+    assert metrics.rollout(rollout, 10) == 12
+    metrics.tokens(*torch.zeros(3, 12))
+    metrics.seconds["time/train"] = 2.0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    figures = metrics.reduce(torch.nn.Linear(10, 10, bias=False))
+    assert figures["charts/mfu"] == pytest.approx(6 * 100 * (5 + 7 + 12) / 2.0 / 989e12)
 
 
 def test_tensorboard_holds_the_same_figures(tilted):
