@@ -192,9 +192,8 @@ AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `pack
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient; NaN where it is not
-    wanted, since it costs more than the log-probability. The weight's gradient is added up over the chunks in
-    float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient, and is NaN where it
+    is not wanted. The weight's gradient is added up over the chunks in float32."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk, wants_entropy):

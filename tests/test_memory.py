@@ -139,7 +139,8 @@ def test_adapters_are_counted_as_peft_makes_them(tmp_path, kind):
 
 
 class CountedMemory(TorchDispatchMode):
-    """Bytes of all tensors that are alive, after every operation; FSDP frees a storage by resizing it to nothing."""
+    """Bytes of all tensors that are alive, after every operation that made one; FSDP frees a storage by resizing it to
+    nothing."""
 
     def __init__(self):
         super().__init__()
