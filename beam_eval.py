@@ -31,7 +31,9 @@ from common.branching import run_branching
 from common.data import Problem, load_datasets
 from common.evaluate import ResponsesFile, grade_records, new_record, results_dir, write_results
 from common.grading import Grader
-from common.rollout import TransformersSampler, VLLMSampler, start_sampler, stop_token_ids
+from common.rollout import start_sampler, stop_token_ids
+from common.rollout.transformers import TransformersSampler
+from common.rollout.vllm import VLLMSampler
 from common.run import compute_dtype, resolve_model, start, start_processes
 
 

@@ -48,8 +48,7 @@ from common import evaluate
 from common.data import load_datasets
 from common.evaluate import ResponsesFile, print_table, results_dir, summarise, write_results
 from common.grading import Grader
-from common.logz import Request, Sample
-from common.rollout import problem_word, start_sampler, stop_token_ids, uniforms
+from common.rollout import Request, Sample, problem_word, start_sampler, stop_token_ids, uniforms
 from common.run import Positive, resolve_model, start, start_processes, write_json
 from common.tasks import sample_problems
 

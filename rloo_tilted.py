@@ -27,10 +27,10 @@ from common.data import batch_indices, load_problems, load_prompts, load_validat
 from common.evaluate import validate
 from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
-from common.memory import check_memory, moments_on_device
-from common.metrics import Metrics, stop_unless_finite
 from common.rollout import start_sampler
 from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
+from common.run.memory import check_memory, moments_on_device
+from common.run.metrics import Metrics, stop_unless_finite
 
 RETURN_READS = {"r_task", "logp", "logp_base"}  # what `objective` uses
 

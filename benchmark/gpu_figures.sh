@@ -49,7 +49,7 @@ results="--results $out/throughput.md"
 shape="--shape qwen2.5-3b --model $out/qwen2.5-3b --prompt 118"
 step="$shape --response 512 --batch 256 --steps 4 $results"
 
-part tests 15 python -m pytest tests/test_gpu.py -q -rs
+part tests 15 python -m pytest tests/common/test_gpu.py -q -rs
 part step 6 python benchmark/throughput.py $step --gpu-memory-utilization 0.25
 part step_trl 12 python benchmark/throughput.py $step --gpu-memory-utilization 0.25 --trl --trl-python "$trl_python"
 part lognormal 6 python benchmark/throughput.py $shape --response 400 --lognormal --batch 256 --steps 4 $results

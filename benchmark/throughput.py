@@ -43,14 +43,13 @@ import numpy as np
 import torch
 import tyro
 
-import common.rollout
 import rloo_tilted
 from benchmark.random_model import SHAPES, config_of
 from benchmark.random_model import main as make_model
 from benchmark.trl_step import GROUP, MemoryWatch
 from common.data import PROMPTS
-from common.memory import GB, GPU_OVERHEAD, Part, count_parameters, estimate, peaks
 from common.run import Run, compute_dtype
+from common.run.memory import GB, GPU_OVERHEAD, Part, count_parameters, estimate, peaks
 
 PHASES = ("rollout", "grade", "base", "train", "sync")
 
@@ -177,7 +176,7 @@ class WatchedSampler:
         if self.args.lognormal:
             lengths = draw_lengths(len(prompts) * n, self.args.response, self.args.limit, seed, step)
             rows, ids = [p for p in prompts for _ in range(n)], [f"{i}-{k}" for i in problem_ids for k in range(n)]
-            with patch.object(common.rollout, "_budgets", lambda *_: lengths):
+            with patch.object(sys.modules[type(self.sampler).__module__], "_budgets", lambda *_: lengths):
                 rollout = self.sampler.generate(rows, 1, max_total_tokens, seed, step, ids, **options)
             rollout.prompts, rollout.group_size = prompts, n
         else:

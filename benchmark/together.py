@@ -42,7 +42,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
-STOPPED = 75  # exit code of a script that a signal stopped: that of common/run.py, which takes seconds to import
+STOPPED = (
+    75  # exit code of a script that a signal stopped: that of common/run/__init__.py, which takes seconds to import
+)
 
 
 @dataclass

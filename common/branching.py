@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from common.rollout import TransformersSampler, VLLMSampler
+from common.rollout.transformers import TransformersSampler
+from common.rollout.vllm import VLLMSampler
 
 
 def run_branching(

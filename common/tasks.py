@@ -1,7 +1,7 @@
 """Tasks that ask a sampler again and again, each at its own pace: the loop, a journal that survives a kill, progress,
 and the records of the answers that they end with.
 
-A task has a `name` (of a file too), `steps`, a generator that yields lists of requests (common/logz.py; key: name,
+A task has a `name` (of a file too), `steps`, a generator that yields lists of requests (common/rollout; key: name,
 place in the list), is sent their samples in that order and ends when it is done, `step` of `num_steps`, and `chains`,
 dataclasses with index, y (the answer, a Sample) and the counts that the record is to hold. What it asks hangs on
 earlier samples only: so the journal can take it back to where it was.
@@ -20,8 +20,7 @@ import torch
 from common.data import Problem
 from common.evaluate import ResponsesFile, grade_records, new_record
 from common.grading import Grader
-from common.logz import Sample
-from common.rollout import Rollout, problem_word
+from common.rollout import Rollout, Sample, problem_word
 
 
 def advance(task, samples: list[Sample] | None = None) -> None:

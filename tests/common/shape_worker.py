@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # conftest
 
 import torch
 from test_memory import CountedMemory, settings
@@ -19,8 +20,8 @@ from transformers import AutoModelForCausalLM
 import common.logprob
 from benchmark.random_model import config_of
 from common.logprob import base_logprobs, load_model, pack, token_logprobs
-from common.memory import estimate
 from common.rollout import Rollout
+from common.run.memory import estimate
 
 GROUP, DEVICE = 8, torch.device("cpu")
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import SHARED_DATA
 
 from common import grading
 from common.grading import Grader, last_box, same_answer
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @dataclass
@@ -279,9 +278,9 @@ def test_minerva_numbers_have_a_relative_tolerance(answer, gold, right):
 
 
 def test_all_e_notation_golds_of_minerva_are_right_both_ways_and_no_factor_of_ten_is():
-    if not DATA.exists():
+    if not SHARED_DATA.exists():
         pytest.skip("needs ../shared/data")
-    golds = [json.loads(line)["answer"] for line in (DATA / "minerva_math.jsonl").open()]
+    golds = [json.loads(line)["answer"] for line in (SHARED_DATA / "minerva_math.jsonl").open()]
     golds = [g for g in golds if re.fullmatch(r"[\d.]+e-?\d+", g)]
     assert len(golds) == 58
     for gold in golds:
@@ -325,13 +324,13 @@ def test_the_tolerance_is_that_of_the_data_set(grader):
 
 def test_the_authors_verdict_is_that_of_math_verify_as_nemo_rl_calls_it(grader):
     """On MATH solutions against their own and the next problem's answer, math_metric's score is ours."""
-    if not DATA.exists():
+    if not SHARED_DATA.exists():
         pytest.skip("needs ../shared/data")
     from math_verify import ExprExtractionConfig, LatexExtractionConfig
     from math_verify.metric import math_metric
 
     metric = math_metric((LatexExtractionConfig(),), (ExprExtractionConfig(), LatexExtractionConfig()))
-    with gzip.open(DATA / "math_train.jsonl.gz", "rt") as lines:
+    with gzip.open(SHARED_DATA / "math_train.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
     texts = [r["solution"] for r in rows] * 2 + [r["solution"].replace("boxed", "") for r in rows]
     golds = [r["answer"] for r in rows] + [r["answer"] for r in rows[1:] + rows[:1]] + [r["answer"] for r in rows]

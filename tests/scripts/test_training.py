@@ -17,9 +17,9 @@ import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.logprob import pack
-from common.metrics import METRICS, Metrics
 from common.rollout import Rollout
 from common.run import parse, start_processes
+from common.run.metrics import METRICS, Metrics
 
 
 class Bomb:
@@ -366,7 +366,7 @@ def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
 
 
 def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
-    monkeypatch.setattr("common.memory.available", lambda device: 1e6)
+    monkeypatch.setattr("common.run.memory.available", lambda device: 1e6)
     with pytest.raises(MemoryError, match="would not fit(.|\n)*activations(.|\n)*--checkpoint-activations"):
         train(folder, rloo_tilted)
 

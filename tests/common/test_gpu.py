@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmark.random_model import SHAPES
 from benchmark.random_model import main as make_model
 from common.logprob import base_logprobs, load_model, pack, token_logprobs, weights
-from common.memory import estimate, moments_on_device, peaks
 from common.rollout import start_sampler
 from common.run import start_processes
+from common.run.memory import estimate, moments_on_device, peaks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 
@@ -189,8 +189,8 @@ def test_sleep_gives_the_engine_its_memory_back_and_nothing_stays_behind(engine)
 
 
 def test_resumed_moments_are_where_the_optimizer_wants_them(tmp_path, device):
-    from common.checkpoint import load_state, save_state
-    from common.memory import moments_to_device
+    from common.run.checkpoint import load_state, save_state
+    from common.run.memory import moments_to_device
 
     path, rollout = tiny_model(tmp_path / "model", "qwen3", head_dim=32), make_rollout()
 

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from common import rollout
-from common.rollout import Rollout, TransformersSampler, start_sampler, stop_token_ids
+from common.rollout import Rollout, start_sampler, stop_token_ids
+from common.rollout.transformers import TransformersSampler
 
 VOCABULARY, STOP = 12, 0
 LLAMA3_ROPE = dict(

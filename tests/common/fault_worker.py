@@ -21,24 +21,24 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (loaded once, before the forks)
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # conftest
 
 from conftest import ParityGrader
 
 import rloo_tilted
-from common import checkpoint
-from common.run import Run, start
+from common.run import Run, checkpoint, start
 
 # Where in a run it may be killed, and a function that is called there.
 PHASES = {
-    "rollout": "common.rollout.TransformersSampler._forward",
+    "rollout": "common.rollout.transformers.TransformersSampler._forward",
     "grading": "rloo_tilted.Grader.grade",
     "forward": "rloo_tilted.pack",
     "backward": "torch.Tensor.backward",
     "optimizer": "torch.optim.AdamW.step",
     "validation": "common.evaluate.problem_metrics",
     "writing the state": "torch.save",
-    "writing a checkpoint": "common.checkpoint.save_file",
+    "writing a checkpoint": "common.run.checkpoint.save_file",
     "putting on disk": "os.fsync",
     "renaming": "os.rename",
     "best and latest": "common.run.write_json",
@@ -57,7 +57,7 @@ def half(function: str, args: tuple):
     if function == "torch.save":
         path = args[1]
         torch_save(*args)
-    elif function == "common.checkpoint.save_file":
+    elif function == "common.run.checkpoint.save_file":
         path = args[1]
         save_file(*args)
     elif function == "shutil.rmtree":

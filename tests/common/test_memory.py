@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, Qwen2Config, Qwen3Config
 
-import common.memory
+import common.run.memory
 from common.logprob import _LogProbHead, base_logprobs, load_model, pack, token_logprobs
-from common.memory import check_memory, count_parameters, estimate, moments_on_device, peaks
 from common.run import start_processes
+from common.run.memory import check_memory, count_parameters, estimate, moments_on_device, peaks
 
 QWEN_3B = Qwen2Config(
     vocab_size=151936, hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2,
@@ -117,7 +117,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_table_and_the_flags(tmp_pat
     path = tiny_model(tmp_path)
     check_memory(path, settings(), device, torch.float32, True)
     printed = capsys.readouterr().out
-    monkeypatch.setattr(common.memory, "available", lambda device: 1e6)
+    monkeypatch.setattr(common.run.memory, "available", lambda device: 1e6)
     with pytest.raises(MemoryError) as refusal:
         check_memory(path, settings(), device, torch.float32, True)
     names = {"parameters", "gradients", "Adam moments", "activations", "base model", "sampler", "in the optimizer step"}

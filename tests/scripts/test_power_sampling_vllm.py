@@ -8,8 +8,9 @@ import torch
 from test_power_sampling import STOP, Enumerated, V, chains_of, check_blocks, check_moves
 from test_rollout import tiny_model
 
-from common.logz import Recorder, Request, Sample, log_z, logits_processor
-from common.rollout import TransformersSampler, start_sampler, uniforms
+from common.rollout import Request, Sample, start_sampler, uniforms
+from common.rollout.transformers import TransformersSampler, log_z
+from common.rollout.vllm import Recorder, logits_processor
 from power_sampling import Args
 
 pytest.importorskip("vllm")

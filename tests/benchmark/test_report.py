@@ -15,7 +15,7 @@ import pytest
 
 from common.evaluate import write_results
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmark"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmark"))
 
 import figures
 import folders
@@ -23,7 +23,7 @@ import pages
 import paper
 import report
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TAG = "qwen2.5-3b"
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
 
-from common.rollout import VLLMSampler, start_sampler
+from common.rollout import start_sampler
+from common.rollout.vllm import VLLMSampler
 
 pytest.importorskip("vllm")
 if torch.cuda.is_available():
@@ -242,7 +243,7 @@ sampler.close()
 def test_each_rank_of_a_trainer_has_an_engine_of_its_own(tmp_path):
     tiny_model(tmp_path)
     (tmp_path / "rank.py").write_text(RANK)
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
         [*torchrun, tmp_path / "rank.py", tmp_path, root, root / "tests"], capture_output=True, text=True, timeout=300

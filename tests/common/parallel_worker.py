@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # conftest
 
-import common.metrics
+import common.run.metrics
 import rloo_tilted
 from common.grading import Verdict
 from common.logprob import full_tensor
@@ -86,7 +87,7 @@ if __name__ == "__main__":
     rloo_tilted.start_sampler = lambda *_, **__: RecordedSampler()
     rloo_tilted.Grader = RecordedGrader
     rloo_tilted.validate = lambda *_: {}
-    common.metrics.MOST_DISAGREEMENT = math.inf  # recorded log-probabilities are nobody's
+    common.run.metrics.MOST_DISAGREEMENT = math.inf  # recorded log-probabilities are nobody's
     results = {name: train(sys.argv[2:], name == "wrong") for name in ("right", "wrong")}
     if torch.distributed.get_rank() == 0:
         torch.save(results, sys.argv[1])

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
-from common.checkpoint import replacing, write_text
 from common.run import FAILED, REFUSED, STOPPED
+from common.run.checkpoint import replacing, write_text
 
 TIMES = ("time/", "charts/tokens_per_second")
 STEPS = 6
@@ -213,7 +213,7 @@ def test_two_processes_of_which_one_is_killed_go_on_from_the_same_step(trainer):
 
 # --- SIGTERM and SIGINT -----------------------------------------------------------------------------------------------
 
-FORWARD, VALIDATION, GENERATE = PHASES["forward"], PHASES["validation"], "common.rollout._budgets"
+FORWARD, VALIDATION, GENERATE = PHASES["forward"], PHASES["validation"], "common.rollout.transformers._budgets"
 
 
 @pytest.mark.parametrize(

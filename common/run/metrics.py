@@ -42,7 +42,7 @@ METRICS = {
 }
 
 # Mean difference of the sampler's and the trainer's log-probabilities, nats a token, that rounding does not make: in
-# float32 on a CPU it is below 1e-4 (tests/test_training_vllm.py), and the GPU tests allow 0.03 in bfloat16.
+# float32 on a CPU it is below 1e-4 (tests/scripts/test_training_vllm.py), and the GPU tests allow 0.03 in bfloat16.
 MOST_DISAGREEMENT = 0.5
 
 # Dense bf16 peak by the makers' data sheets, FLOP/s, for charts/mfu.

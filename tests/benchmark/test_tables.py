@@ -12,7 +12,7 @@ import pytest
 import tyro
 from programs import PARSERS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK = ROOT / "benchmark"
 PAPER = json.loads((BENCHMARK / "paper_results.json").read_text())
 FILES = {

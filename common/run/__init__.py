@@ -31,7 +31,8 @@ import torch.distributed as dist
 import tyro
 from transformers import AutoConfig
 
-from common.checkpoint import (
+from common.data import prompt_file_of, prompt_hash
+from common.run.checkpoint import (
     load_state,
     read_json,
     remove_folder,
@@ -42,9 +43,8 @@ from common.checkpoint import (
     write_text,
     writing,
 )
-from common.data import prompt_file_of, prompt_hash
-from common.memory import moments_to_device
-from common.metrics import METRICS, gather
+from common.run.memory import moments_to_device
+from common.run.metrics import METRICS, gather
 
 # Exit codes, see `start`.
 REFUSED, FAILED, STOPPED = 2, 3, 75
@@ -182,7 +182,9 @@ class Run:
             key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS
         ]
         if unknown:
-            raise KeyError(f"{unknown} are logged but not described in common/metrics.py:METRICS; add a line for each.")
+            raise KeyError(
+                f"{unknown} are logged but not described in common/run/metrics.py:METRICS; add a line for each."
+            )
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
@@ -365,7 +367,7 @@ def start(main, args_class: type) -> None:
     except Exception as error:
         where = getattr(error, "__notes__", [])
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        foreseen = raised_in.parent == Path(__file__).resolve().parent and isinstance(error, FORESEEN)
+        foreseen = Path(__file__).resolve().parents[1] in raised_in.parents and isinstance(error, FORESEEN)
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
         if not foreseen and not out_of_memory:
             if not where:
@@ -410,7 +412,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _git_state() -> str:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     parts = []
     for command in (["rev-parse", "HEAD"], ["status", "--short"], ["diff", "HEAD"]):
         done = subprocess.run(

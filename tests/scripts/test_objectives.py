@@ -18,7 +18,7 @@ import rloo_sharpen
 import rloo_task
 import rloo_tilted
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EOS, V, L = 0, 3, 3
 PREFIXES = [p for n in range(L) for p in itertools.product(range(V), repeat=n)]
 

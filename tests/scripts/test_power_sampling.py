@@ -25,8 +25,8 @@ from test_rollout import tiny_model
 import power_sampling
 from common.evaluate import problem_metrics
 from common.grading import Grader
-from common.logz import Sample
-from common.rollout import TransformersSampler, start_sampler
+from common.rollout import Sample, start_sampler
+from common.rollout.transformers import TransformersSampler
 from common.run import parse
 from common.tasks import Progress, run_tasks
 from power_sampling import Args, Task, cut_weights, draw_cut, log_acceptance, main

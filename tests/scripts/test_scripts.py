@@ -16,7 +16,7 @@ import rloo_task
 import rloo_tilted
 from common.run import METRICS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("rloo_task.py", "rloo_sharpen.py", "rloo_tilted.py")
 
 

@@ -1,0 +1,195 @@
+"""Rollouts: one interface, two samplers.
+
+`start_sampler` gives a `VLLMSampler` (vLLM in this process, on a GPU or a CPU) or a `TransformersSampler` (a batched
+KV-cache sampler over a plain transformers model, on any machine). Either owns a copy of the weights, which `push`
+refreshes in place, and either answers `generate` with a `Rollout`. Token ids go in and come out; text is made from them
+in one place, `Rollout.texts`. For methods that ask again as soon as an answer comes, either takes single requests with
+`submit` and hands back what is done with `collect`, with the normaliser of each token's law.
+
+Shapes: P prompts, G group size (samples of a prompt), B = P * G rows (row b answers prompt b // G), T prompt columns,
+V vocabulary.
+"""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+if TYPE_CHECKING:
+    from common.rollout.transformers import TransformersSampler
+    from common.rollout.vllm import VLLMSampler
+
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+
+
+@dataclass
+class Rollout:
+    """Sampled responses, group by group: responses[b] answers prompts[b // group_size]."""
+
+    prompts: list[list[int]]  # P prompt token ids
+    responses: list[list[int]]  # B response token ids; the stop token that ended one is its last element
+    sampler_logp: list[list[float]]  # B, same lengths; nats, log p at temperature 1 whatever temperature was sampled
+    finished: list[bool]  # B; ended with a stop token (fixed length: contains one)
+    group_size: int
+
+    def texts(self, tokenizer, stop_ids: Sequence[int]) -> list[str]:
+        """Gives B strings: each response up to (without) its first stop token, special tokens skipped."""
+        ends = [next((i for i, token in enumerate(r) if token in stop_ids), len(r)) for r in self.responses]
+        kept = [response[:end] for response, end in zip(self.responses, ends, strict=True)]
+        return tokenizer.batch_decode(kept, skip_special_tokens=True)
+
+    def out_of_vocabulary(self, vocab_size: int) -> int:
+        """Gives the number of sampled tokens with id >= vocab_size: models pad their vocabulary past the tokenizer."""
+        return sum(token >= vocab_size for response in self.responses for token in response)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to be sampled; prompt and response fit in the sampler's window."""
+
+    key: Hashable  # comes back with the sample
+    prompt: list[int]
+    max_new_tokens: int
+    temperature: float
+    numbers: np.ndarray  # (max_new_tokens,) uniform, float64: the t-th chooses the t-th token (vLLM: if deterministic)
+    entropy: bool = False  # whether H is wanted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was sampled: lists of one length, the stop token that ended it included; nats."""
+
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)  # log p of each token at temperature 1
+    log_z: list[float] = field(default_factory=list)  # of the law that each token was drawn from
+    entropy: list[float] = field(default_factory=list)  # of the law at temperature 1 (zeros unless asked for)
+    key: Hashable = None
+    cached_tokens: int = 0  # prompt tokens whose keys and values were still there
+
+    def after(self, y: "Sample", m: int) -> "Sample":
+        """Gives this sample with the first m tokens of y before it."""
+        lists = (getattr(y, name)[:m] + getattr(self, name) for name in ("tokens", "logp", "log_z", "entropy"))
+        return Sample(*lists)
+
+
+def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
+    """Gives all ids that end a response, sorted: eos of the generation config (one or several) and of the tokenizer."""
+    try:
+        eos = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:  # no generation_config.json: transformers then takes the model's config
+        eos = AutoConfig.from_pretrained(model).eos_token_id
+    ids = {*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None)}
+    return sorted(ids - {None})
+
+
+def start_sampler(
+    kind: str,
+    model: str | Path,
+    max_total_tokens: int,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    stop_ids: Sequence[int] | None = None,
+    max_num_seqs: int = 256,
+    kv_cache_memory_bytes: int | None = None,
+    gpu_memory_utilization: float = 0.9,
+    requests: bool = False,
+    deterministic: bool = False,
+    **engine_args,
+) -> "TransformersSampler | VLLMSampler":
+    """Loads `model` (folder or Hub id) into a sampler of the given kind.
+
+    kind: "vllm", "transformers", or "auto": vLLM on a GPU, else transformers
+    max_total_tokens: the longest prompt + response that will be asked for
+    dtype, device: default bfloat16 on a GPU where there is one, float32 on a CPU
+    stop_ids: default `stop_token_ids` of the model and its tokenizer
+    max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
+    kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: 1 GiB on a CPU, on a GPU what
+        gpu_memory_utilization leaves)
+    requests: vLLM will be asked to `submit` too, not only to `generate`
+    deterministic: vLLM then chooses tokens by the numbers of the request, as transformers always does
+    engine_args: passed to vllm.LLM as they are
+
+    A program with a process group initialises it first, then starts one sampler on each rank (vLLM makes a group of its
+    own where it finds none).
+    Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
+    """
+    if kind not in ("auto", "vllm", "transformers"):
+        raise ValueError(f'unknown sampler "{kind}": choose auto, vllm or transformers')
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_gpu = device.type == "cuda"
+    if kind == "auto":
+        kind = "vllm" if on_gpu else "transformers"
+    positions = AutoConfig.from_pretrained(model).max_position_embeddings
+    if max_total_tokens > positions:
+        raise ValueError(f"{model} has {positions} positions: lower --max-total-tokens ({max_total_tokens}) to that")
+    if stop_ids is None:
+        stop_ids = stop_token_ids(model, AutoTokenizer.from_pretrained(model))
+    shared = dict(dtype=dtype or ("bfloat16" if on_gpu else "float32"), kv_cache_memory_bytes=kv_cache_memory_bytes)
+    if kind == "transformers":
+        from common.rollout.transformers import TransformersSampler
+
+        return TransformersSampler(model, max_total_tokens, stop_ids, device=device, max_batch=max_num_seqs, **shared)
+    if importlib.util.find_spec("vllm") is None:
+        raise RuntimeError("vLLM is not installed: pip install -r requirements.txt, or use --sampler transformers")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process, where tensors are passed
+    if not on_gpu:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles C++ for ten seconds
+        engine_args.setdefault("enforce_eager", True)
+    engine_args |= dict(max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization)
+    engine_args |= dict(requests=requests, deterministic=deterministic)
+    from common.rollout.vllm import VLLMSampler
+
+    return VLLMSampler(model, max_total_tokens, stop_ids, **shared, **engine_args)
+
+
+def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
+    """Gives the number of response tokens that each prompt leaves room for; raises ValueError on a bad request."""
+    if max_total_tokens > window:
+        raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
+    if temperature == 0 and n > 1:
+        raise ValueError(f"greedy decoding gives {n} equal responses: ask for n=1 at temperature 0")
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < max_total_tokens:
+            raise ValueError(
+                f"prompt {i} has {len(prompt)} tokens, the window {max_total_tokens}: drop it (fit_window) or widen it"
+            )
+    return [max_total_tokens - len(prompt) for prompt in prompts]
+
+
+def _problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
+    """Gives a 64-bit word per prompt that its random numbers hang on: a hash of its problem id, else its place."""
+    if problem_ids is None:
+        return list(range(num_prompts))
+    if not len(problem_ids) == num_prompts == len(set(problem_ids)):
+        raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
+    return [problem_word(i) for i in problem_ids]
+
+
+def problem_word(problem_id) -> int:
+    """Gives 64 bits that stand for a problem in counters of random numbers."""
+    return int.from_bytes(hashlib.blake2b(str(problem_id).encode(), digest_size=8).digest(), "little")
+
+
+def uniforms(seed: int, step: int, word: int, sample: int, count: int, stream: int = 0) -> np.ndarray:
+    """Gives `count` uniform numbers in [0, 1), float64; stream 0 holds those that choose a response's tokens."""
+    key, counter = np.array([seed, step], np.uint64), np.array([0, stream, sample, word], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter)).random(count)
+
+
+def _rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:
+    finished = [not set(stop_ids).isdisjoint(response) for response in responses]
+    return Rollout(prompts, responses, sampler_logp, finished, n)
+
+
+def _raise_if_missing(names: set[str]) -> None:
+    if names:
+        shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+        raise RuntimeError(f"the sampler is stale: {len(names)} tensors left out ({shown}): push all, tied ones twice")

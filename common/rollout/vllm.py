@@ -1,0 +1,387 @@
+"""vLLM in this process, with weights pushed in place, and its normalisers of each token's law."""
+
+import hashlib
+import os
+import random
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from common.rollout import NamedTensors, Request, Rollout, Sample, _budgets, _problem_words, _raise_if_missing, _rollout
+from common.rollout.transformers import entropy, inverse_cdf, log_z
+
+
+class Recorder:
+    """Host tables with a row for each request in flight and a column for each of its tokens."""
+
+    def __init__(self, window: int):
+        self.values = np.empty((2, 0, window))  # log Z and H
+        self.numbers = np.empty((0, window))
+        self.keys: list[Hashable] = []
+        self.free: list[int] = []
+        self.pending: deque = deque()  # steps of the engine that may still be on their way from the device
+
+    def take(self, request: Request) -> int:
+        """Gives a row to a request."""
+        if not self.free:
+            used = len(self.keys)
+            more = max(64, used)
+            self.values = np.pad(self.values, ((0, 0), (0, more), (0, 0)))
+            self.numbers = np.pad(self.numbers, ((0, more), (0, 0)))
+            self.keys += [None] * more
+            self.free += range(used, used + more)
+        row = self.free.pop()
+        self.keys[row], self.values[:, row] = request.key, np.nan
+        self.numbers[row, : len(request.numbers)] = request.numbers
+        return row
+
+    def note(self, rows: list[int], columns: list[int], values: torch.Tensor) -> None:
+        """Writes values (2, number of rows) at (row, column) without waiting for the device."""
+        arrived = torch.cuda.Event() if values.is_cuda else None
+        values = values.to("cpu", non_blocking=True)
+        if arrived:
+            arrived.record()
+        self.pending.append((arrived, rows, columns, values))
+
+    def give(self, row: int, length: int) -> tuple[Hashable, list[float], list[float]]:
+        """Frees a row; gives its request's key and its first `length` values of log Z and of H."""
+        # The tokens of a step reach the host after its values: what is still under way belongs to a later step.
+        while self.pending and (self.pending[0][0] is None or self.pending[0][0].query()):
+            _, rows, columns, values = self.pending.popleft()
+            self.values[:, rows, columns] = values.numpy()
+        values = self.values[:, row, :length]
+        if np.isnan(values).any():
+            raise RuntimeError("the engine did not show all its logits: use --sampler transformers for this model")
+        self.free.append(row)
+        return self.keys[row], *values.tolist()
+
+
+def logits_processor(recorder: Recorder) -> type:
+    """Gives a class for LLM(logits_processors=[...]), in this process, that fills `recorder` for requests with
+    extra_args row, temperature, entropy and deterministic (then it also chooses their tokens, by `inverse_cdf`)."""
+    from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
+
+    class RecordingProcessor(LogitsProcessor):
+        def __init__(self, vllm_config, device: torch.device, is_pin_memory: bool):
+            self.vocabulary = vllm_config.model_config.get_vocab_size()
+            self.device, self.pinned = device, is_pin_memory
+            self.requests: dict[int, tuple[dict, list[int]]] = {}  # by row of the batch: extra_args, tokens so far
+
+        def is_argmax_invariant(self) -> bool:
+            return False  # these see the logits before the temperature
+
+        def update_state(self, batch_update) -> None:
+            def entry(params, prompt, output):
+                return params.extra_args and (params.extra_args, output)
+
+            process_dict_updates(self.requests, batch_update, entry)
+
+        def apply(self, logits: torch.Tensor) -> torch.Tensor:
+            """Notes log Z of the token to be drawn now, in the column that is the number of tokens drawn before. The
+            last to write there is the pass that the token is drawn from, also after a partial prefill or preemption."""
+            if not self.requests:
+                return logits
+            if logits.shape[1] < self.vocabulary:
+                raise ValueError(
+                    f"the engine shows {logits.shape[1]} of {self.vocabulary} logits, which gives a wrong log Z: "
+                    "run it on one GPU, or use --sampler transformers."
+                )
+            batch_rows = sorted(self.requests)
+            asked = [self.requests[i][0] for i in batch_rows]
+            rows, columns = [a["row"] for a in asked], [len(self.requests[i][1]) for i in batch_rows]
+            alone = len(batch_rows) == len(logits)  # then no copy, and no index that the device would wait for
+            seen = logits if alone else logits[batch_rows]
+            temperature = self._to_device([a["temperature"] for a in asked], seen.dtype)
+            h = entropy(seen) if any(a["entropy"] for a in asked) else torch.zeros_like(temperature)
+            recorder.note(rows, columns, torch.cat([log_z(seen, temperature), h], 1).T)
+            if not asked[0]["deterministic"]:
+                return logits
+            numbers = self._to_device(recorder.numbers[rows, columns], torch.float64)
+            token = inverse_cdf(seen, temperature, numbers)
+            chosen = torch.full_like(seen, float("-inf")).scatter_(1, token, 0.0)  # greedy sampling finds it
+            if alone:
+                return chosen
+            logits[batch_rows] = chosen
+            return logits
+
+        def _to_device(self, values, dtype: torch.dtype) -> torch.Tensor:
+            column = torch.tensor(values, dtype=dtype)[:, None]
+            return (column.pin_memory() if self.pinned else column).to(self.device, non_blocking=True)
+
+    return RecordingProcessor
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+class _AtOnce:
+    """Takes the place of `process_outputs` of an engine's output processor, and gives it the tokens of a request that
+    asked for its final output only all at once, when it has ended: its work for each token, in Python, held up every
+    step of decoding.
+
+    A request's first output passes as it comes, for what the engine says of the prompt. Log-probabilities go where the
+    processor would have put them; of their ranks and sum, which nothing here reads, only the first token's are kept."""
+
+    def __init__(self, processor):
+        from vllm.sampling_params import RequestOutputKind
+
+        self.processor, self.process = processor, processor.process_outputs
+        self.final_only = RequestOutputKind.FINAL_ONLY
+        self.held: dict[str, list] = {}  # by request, its outputs after the first
+
+    def __call__(self, outputs: list, *args, **kwargs):
+        passed = []
+        for output in outputs:
+            key, ended = output.request_id, output.finish_reason is not None
+            if key not in self.held:
+                passed.append(output)
+                state = self.processor.request_states.get(key)  # None for one that was aborted
+                if state and state.output_kind == self.final_only and not ended:
+                    self.held[key] = []
+                continue
+            self.held[key].append(output)
+            if ended:
+                passed.append(self._joined(self.held.pop(key)))
+        return self.process(passed, *args, **kwargs)
+
+    def _joined(self, outputs: list):
+        last, kept = outputs[-1], self.processor.request_states[outputs[-1].request_id].logprobs_processor.logprobs
+        found = [output.new_logprobs.logprobs[:, 0] for output in outputs if output.new_logprobs is not None]
+        if found:  # none in an end without a token
+            kept.logprobs.extend(np.concatenate(found).tolist())
+        last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
+        last.new_logprobs = None
+        return last
+
+
+class VLLMSampler:
+    """vLLM 0.26 to 0.33 in this process, one engine a rank, on a GPU or a CPU; `start_sampler` sets its environment.
+
+    The cycle on a GPU: generate, sleep (drops weights and cache), train, wake (or not), push, generate. On a CPU sleep
+    and wake do nothing. The arguments are those of `start_sampler`; `llm` is the engine.
+    """
+
+    # Compared after a push: embedding, a linear layer, the last norm, and the head, which may be a copy.
+    PROBES = (
+        "model.embed_tokens.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    )
+
+    def __init__(
+        self,
+        model: str | Path,
+        max_total_tokens: int,
+        stop_ids: Sequence[int],
+        *,
+        dtype: str | torch.dtype = "bfloat16",
+        max_num_seqs: int = 256,
+        gpu_memory_utilization: float = 0.9,
+        kv_cache_memory_bytes: int | None = None,
+        requests: bool = False,
+        deterministic: bool = False,
+        **engine_args,
+    ):
+        from vllm import LLM
+
+        self.max_total_tokens, self.stop_ids = max_total_tokens, list(stop_ids)
+        self.on_gpu = torch.cuda.is_available()
+        if self.on_gpu:
+            defaults = dict(enable_sleep_mode=True, async_scheduling=True)
+        else:  # vLLM would plan for nearly all memory, and its blocks of 128 tokens would share no short prompt
+            defaults = dict(block_size=32)
+            kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
+        self.recorder, self.deterministic = None, deterministic
+        if requests:
+            self.recorder = Recorder(max_total_tokens)
+            defaults["logits_processors"] = [logits_processor(self.recorder)]
+            # Newer engines have a second model runner, which takes another kind of processor.
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
+        with _own_randomness(0):
+            self.llm = LLM(
+                model=str(model),
+                dtype=dtype,
+                max_model_len=max_total_tokens,
+                max_num_seqs=max_num_seqs,
+                gpu_memory_utilization=gpu_memory_utilization,
+                kv_cache_memory_bytes=kv_cache_memory_bytes,
+                skip_tokenizer_init=True,  # ids in, ids out
+                generation_config="vllm",  # the model's own would set top_p, top_k and more stop ids
+                logprobs_mode="raw_logprobs",  # log p at temperature 1
+                **defaults | engine_args,
+            )
+        processor = self.llm.llm_engine.output_processor
+        processor.process_outputs = _AtOnce(processor)
+        with torch.device("meta"):
+            self.names = set(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).state_dict())
+        self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
+        self.stale = False  # weights were lost, or a push did not go through
+
+    def _params(self, n: int, budget: int, temperature: float, fixed_length: bool, **more):
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            n=n,
+            temperature=temperature,
+            top_p=1.0,
+            top_k=-1,
+            max_tokens=budget,
+            ignore_eos=fixed_length,
+            stop_token_ids=[] if fixed_length else self.stop_ids,
+            logprobs=0,  # of the sampled token only
+            flat_logprobs=True,
+            detokenize=False,
+            **more,
+        )
+
+    def generate(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        max_total_tokens: int,
+        seed: int,
+        step: int = 0,
+        problem_ids: Sequence | None = None,
+        temperature: float = 1.0,
+        fixed_length: bool = False,
+    ) -> Rollout:
+        """As TransformersSampler.generate, but for the random numbers, which hang on the whole batch.
+
+        The same call gives the same samples on a CPU; on a GPU as far as its kernels allow.
+        """
+        if self.stale:
+            raise RuntimeError("the engine has no valid weights since it slept or since a push failed: call push first")
+        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = _problem_words(problem_ids, len(prompts))
+        # Requests carry no seed of their own: equal prompts with equal seeds would get equal samples.
+        digest = hashlib.blake2b(repr((seed, step, words)).encode(), digest_size=4).digest()
+        with _own_randomness(int.from_bytes(digest, "little")):
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": prompt} for prompt in prompts],
+                [self._params(n, budget, temperature, fixed_length) for budget in budgets],
+                use_tqdm=False,
+            )
+        answers = [answer for output in outputs for answer in output.outputs]
+        responses = [list(answer.token_ids) for answer in answers]
+        return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
+
+    def capacity(self, max_total_tokens: int) -> int:
+        """Gives the number of requests of this length that run at the same time and keep their cache."""
+        config = self.llm.llm_engine.vllm_config
+        cached = config.cache_config.num_gpu_blocks * config.cache_config.block_size
+        return max(1, min(config.scheduler_config.max_num_seqs, cached // max_total_tokens))
+
+    def submit(self, request: Request) -> None:
+        """Hands a request to the engine; it runs in `collect`. The engine was started with `requests`."""
+        from vllm.sampling_params import RequestOutputKind
+
+        row = self.recorder.take(request)
+        asked = dict(row=row, temperature=request.temperature, entropy=request.entropy)
+        asked["deterministic"] = self.deterministic
+        params = self._params(
+            n=1,
+            budget=request.max_new_tokens,
+            temperature=0.0 if self.deterministic else request.temperature,  # one token is left to choose from
+            fixed_length=False,
+            extra_args=asked,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self.llm.llm_engine.add_request(str(row), {"type": "token", "prompt_token_ids": request.prompt}, params)
+
+    def collect(self) -> list[Sample]:
+        """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
+        engine, samples = self.llm.llm_engine, []
+        while not samples and engine.has_unfinished_requests():
+            for output in engine.step():
+                answer = output.outputs[0]
+                key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
+                lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
+                samples.append(Sample(*lists, key, output.num_cached_tokens or 0))
+        return samples
+
+    def push(self, named_tensors: NamedTensors) -> None:
+        """Loads (state-dict name, full tensor) pairs, tied heads under both names, into the engine and wakes it.
+
+        The pairs are read once, one by one: they may be gathered from shards on the way, but not into one buffer.
+        Raises RuntimeError if a tensor is left out, or if one of PROBES is not bit for bit in the engine afterwards.
+        """
+        missing, pushed = set(self.names), {}
+
+        def watched() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in named_tensors:
+                missing.discard(name)
+                if name in self.PROBES:
+                    pushed[name] = _columns(tensor)
+                yield name, tensor
+
+        self.stale = True
+        self._wake("weights")
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": watched()})
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache, now stale: push only while no request is running")
+        _raise_if_missing(missing)
+        for name, columns in pushed.items():
+            if not self.llm.apply_model(partial(_holds, name=name, pushed=columns))[0]:
+                raise RuntimeError(f"the engine is stale: {name} is not what was pushed: use --sampler transformers")
+        self._wake("kv_cache")
+        self.stale = False
+
+    def sleep(self) -> None:
+        """Drops the engine's weights and cache from the GPU: the next `generate` needs a `push`."""
+        if self.on_gpu and not self.sleeping:
+            self.llm.sleep(level=2)
+            self.sleeping = {"weights", "kv_cache"}
+            self.stale = True
+
+    def wake(self) -> None:
+        """Takes memory for the weights again; `push` does so too, fills it, and wakes the cache."""
+        self._wake("weights")
+
+    def close(self) -> None:
+        """Ends the engine. vLLM then destroys the process group, the trainer's too: close the sampler last."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+    def _wake(self, part: str) -> None:
+        if part in self.sleeping:
+            torch.cuda.empty_cache()  # torch still holds the training peak, and vLLM allocates beside it
+            self.llm.wake_up(tags=[part])
+            self.sleeping.discard(part)
+
+
+def _columns(weight: torch.Tensor) -> torch.Tensor:
+    """Gives a copy of some evenly spaced columns of a matrix (32 to 64, or all), or of a whole vector."""
+    weight = weight.detach()
+    return weight[:, :: -(-weight.shape[1] // 64)].clone() if weight.dim() == 2 else weight.clone()
+
+
+def _holds(engine: torch.nn.Module, name: str, pushed: torch.Tensor) -> bool:
+    """Whether the engine computes with the weight of that name of which `pushed` are the `_columns`."""
+    layer = engine.get_submodule(name.removesuffix(".weight"))
+    found = [_columns(layer.weight)] if layer.weight.numel() > 0 else []
+    if hasattr(layer, "cpu_linear"):  # on a CPU vLLM computes with a packed copy: one-hot inputs read it out, exactly
+        width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim
+        one_hot = _columns(torch.eye(width, dtype=layer.weight.dtype)).T.contiguous()
+        found.append(layer.cpu_linear(one_hot, layer.weight, None).T)
+    # The engine pads its vocabulary with more rows.
+    return all(torch.equal(weight[: len(pushed)], pushed.to(weight)) for weight in found)
