@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from transformers import AutoTokenizer
 
-from common.data import batch_indices, load_problems, load_prompts, load_validation
+from common.data import batch_indices, load_prompts, load_training, load_validation
 from common.evaluate import validate
 from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
@@ -154,7 +154,7 @@ def main(args: Args) -> None:
     dtype = compute_dtype(args.dtype, device)
     path = resolve_model(args.model)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    problems, prompts = load_prompts(tokenizer, load_problems(args.dataset), args)
+    problems, prompts = load_training(tokenizer, args)
     validation = load_prompts(tokenizer, load_validation(args), args)
     needs_base = "logp_base" in RETURN_READS or args.base_curves
     check_memory(path, args, device, dtype, needs_base)

@@ -7,6 +7,7 @@ A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, 
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -22,6 +23,9 @@ from common.grading import last_box
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
+# Keys of the generators that a training seed starts: numbers that are drawn for different purposes are independent.
+# No key is 0, because numpy takes [seed] and [seed, 0] for the same seed.
+EPOCH_KEY, SUBSET_KEY = 1, 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Problem:
     level: int | None = None
     subject: str | None = None
     selections: frozenset[str] = frozenset({"authors", "honest"})
+
+
+def say(line: str) -> None:
+    """Prints a line once, however many processes there are."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ data sets
@@ -127,7 +137,7 @@ def problems_from_hub(name: str) -> list[Problem]:
         ) from error
     problems = problems_from_rows(name, rows)
     if len(problems) < len(rows):
-        print(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
+        say(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
     return problems
 
 
@@ -157,8 +167,8 @@ def problems_from_file(path: Path) -> list[Problem]:
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
     problems: dict[str, Problem] = {}  # by id: results are stored by id, so a repeated one gets its line number
     for number, row in read_jsonl(path, ("problem", "answer")):
-        id = str(row.get("id") or f"{path.name}:{number}")
-        if id in problems:
+        id = f"{path.name}:{number}" if row.get("id") in (None, "") else str(row["id"])
+        while id in problems:
             id = f"{id}:{number}"
         text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
         problems[id] = Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject"))
@@ -231,12 +241,28 @@ def validation_of(name: str) -> list[Problem]:
     raise ValueError(f"no validation problems are known for {name!r}: name some with --validation-dataset")
 
 
+def load_training(tokenizer, args) -> tuple[list[Problem], list[list[int]]]:
+    """Returns the training problems of a script's `args` that fit the window, and their prompts as token ids.
+
+    Prints how many problems each epoch leaves out. Raises ValueError if a batch needs more problems than there are.
+    """
+    problems, prompts = load_prompts(tokenizer, load_problems(args.dataset), args)
+    batch_indices(len(problems), args.num_problems, args.seed, step=0)  # raises ValueError if there are too few
+    left_out = len(problems) % args.num_problems
+    if left_out:
+        say(
+            f"training set: {len(problems)} problems, {len(problems) // args.num_problems} batches of "
+            f"{args.num_problems} an epoch; each epoch leaves out {left_out} problems, drawn anew"
+        )
+    return problems, prompts
+
+
 def load_validation(args) -> list[Problem]:
     """Gives the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems
-    chosen = np.random.default_rng(args.seed).permutation(len(problems))[: args.validation_size]
+    chosen = np.random.default_rng([args.seed, SUBSET_KEY]).permutation(len(problems))[: args.validation_size]
     return [problems[i] for i in sorted(chosen)]
 
 
@@ -354,7 +380,7 @@ def fit_window(
         )
     if too_long:
         more = f" and {len(too_long) - 20} more" if len(too_long) > 20 else ""
-        print(
+        say(
             f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response "
             f"in {max_total_tokens} tokens: {', '.join(too_long[:20])}{more}"
         )
@@ -366,14 +392,18 @@ def fit_window(
 
 
 def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Gives the `batch_size` problem indices of training step `step` (from 0), a pure function of its arguments.
+    """Returns the `batch_size` problem indices of training step `step` (from 0), all different.
 
-    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is
-    drawn from a shared generator, so a resumed run and every process of a parallel one see the same batches.
+    Every epoch is a new order of all problems, cut into num_problems // batch_size batches. The remainder,
+    num_problems % batch_size problems, is left out of that epoch, other ones in every epoch, and the next epoch starts
+    afresh: so no batch spans two epochs. The result depends on the arguments alone, so that a resumed run and every
+    process of a parallel one see the same batches. Raises ValueError for fewer problems than a batch has.
     """
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(num_problems)
-        for epoch in {position // num_problems for position in positions}
-    }
-    return [int(orders[position // num_problems][position % num_problems]) for position in positions]
+    if num_problems < batch_size:
+        raise ValueError(
+            f"--num-problems {batch_size}: the training set has only {num_problems} problems of use, and a batch never "
+            f"holds a problem twice; choose --num-problems {num_problems} or fewer."
+        )
+    epoch, batch = divmod(step, num_problems // batch_size)
+    order = np.random.default_rng([seed, EPOCH_KEY, epoch]).permutation(num_problems)
+    return order[batch * batch_size : (batch + 1) * batch_size].tolist()

@@ -18,6 +18,7 @@ import rloo_task
 import rloo_tilted
 from common.logprob import pack
 from common.rollout import Rollout
+from common.rollout.transformers import TransformersSampler
 from common.run import parse, start_processes
 from common.run.metrics import METRICS, Metrics
 
@@ -155,6 +156,26 @@ def test_a_checkpoint_is_the_policy_and_loads_with_transformers(folder, tilted):
     config = json.loads((tilted / "checkpoints" / "step_000004" / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForCausalLM"] and config["use_cache"] is True
     assert (tilted / "checkpoints" / "step_000004" / "tokenizer.json").exists()
+
+
+def test_five_epochs_of_thirty_problems_never_sample_a_problem_twice_in_a_step(folder, tmp_path, capsys):
+    sums(tmp_path, 30)
+    data = ["--dataset", str(tmp_path / "problems.jsonl"), "--validation-size", "3", "--eval-every", "20"]
+    batches, generate = [], TransformersSampler.generate
+
+    def watched(self, prompts, n, *args, **options):
+        if n > 1:  # validation draws one sample a problem
+            batches.append(args[3] if len(args) > 3 else options["problem_ids"])
+        return generate(self, prompts, n, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransformersSampler, "generate", watched)
+        lines = curves(train(folder, rloo_task, *data, "--num-problems", "8", "--num-steps", "15"))
+    assert [line["step"] for line in lines] == list(range(16))
+    assert "30 problems, 3 batches of 8 an epoch; each epoch leaves out 6 problems" in capsys.readouterr().out
+    epochs = [sum(batches[i : i + 3], []) for i in range(0, 15, 3)]
+    assert [len(set(epoch)) for epoch in epochs] == [24] * 5
+    assert len({id for epoch in epochs for id in epoch}) == 30  # what one epoch leaves out, another trains on
 
 
 # --- the null run -----------------------------------------------------------------------------------------------------
@@ -312,11 +333,12 @@ def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
         (["--dataset", "imagenet"], "unknown data set"),
         (["--max-total-tokens", "3"], "raise --max-total-tokens"),
         (["--max-total-tokens", "4096"], "--max-total-tokens"),
-        (["--num-problems", "99"], "99"),
+        (["--num-problems", "99"], "--num-problems 99: the training set has only 12 problems"),
         (["--output-dir", __file__ + "/runs"], "--output-dir .*; choose another"),
     ],
 )
-def test_bad_input_is_refused_in_one_line_before_training(folder, flags, message):
+def test_bad_input_is_refused_in_one_line_before_anything_loads(folder, flags, message, monkeypatch):
+    monkeypatch.setattr(rloo_tilted, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(ValueError, match=message) as error:
         train(folder, rloo_tilted, *flags)
     assert "\n" not in str(error.value)
