@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import TemplateError
+from tqdm import tqdm
 
 from common.grading import last_box
 
@@ -25,7 +27,7 @@ AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
 # Keys of the generators that a training seed starts: numbers that are drawn for different purposes are independent.
 # No key is 0, because numpy takes [seed] and [seed, 0] for the same seed.
-EPOCH_KEY, SUBSET_KEY = 1, 2
+EPOCH_KEY, SUBSET_KEY, OBJECTIVE_KEY = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,13 @@ class Problem:
     selections: frozenset[str] = frozenset({"authors", "honest"})
 
 
+def is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(line: str) -> None:
     """Prints a line once, however many processes there are."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(line, flush=True)
 
 
@@ -167,8 +173,8 @@ def problems_from_file(path: Path) -> list[Problem]:
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
     problems: dict[str, Problem] = {}  # by id: results are stored by id, so a repeated one gets its line number
     for number, row in read_jsonl(path, ("problem", "answer")):
-        id = f"{path.name}:{number}" if row.get("id") in (None, "") else str(row["id"])
-        while id in problems:
+        id = str(row.get("id") or f"{path.name}:{number}")
+        if id in problems:
             id = f"{id}:{number}"
         text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
         problems[id] = Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject"))
@@ -305,43 +311,95 @@ def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
     return [(row["problem"], row["solution"]) for _, row in rows]
 
 
-def render_prompts(
-    tokenizer, problems: list[Problem], prompt_file: str | Path, examples_file: str | Path | None = None
-) -> list[list[int]]:
-    """Gives the token ids of each problem's prompt, ready for a response to follow.
+def load_tokenizer(path: str):
+    """Returns the tokenizer of a model folder or Hugging Face id. Raises ValueError, in one line, if there is none."""
+    from transformers import AutoTokenizer  # here, because it takes seconds and data sets do not need it
 
-    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat
-    template; a tokenizer without one gets the turns as plain text with a blank line between. BOS comes once: as the
-    template writes it, or else if this tokenizer puts one before any text. Templates that print the day's date (Llama)
-    print a fixed one, so that prompts stay the same. Raises ValueError for a prompt or examples file of no use.
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        usable = bool(tokenizer.encode("1", add_special_tokens=False))  # transformers makes an empty one for some types
+    except (OSError, ValueError, KeyError, ImportError):
+        usable = False
+    if not usable:
+        raise ValueError(f"--model {path} has no tokenizer that can be read: put its tokenizer.json there.")
+    return tokenizer
+
+
+def read_template_kwargs(chat_template_kwargs: str) -> dict:
+    """Returns the arguments that a JSON object has for the chat template. Raises ValueError for any other text."""
+    try:
+        arguments = json.loads(chat_template_kwargs or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"--chat-template-kwargs {chat_template_kwargs}: must be a JSON object, such as "
+            "'{\"enable_thinking\": false}'."
+        )
+    return arguments
+
+
+def render_prompts(
+    tokenizer,
+    problems: list[Problem],
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> list[list[int]]:
+    """Returns the token ids of each problem's prompt, ready for a response to follow.
+
+    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns and, at the very
+    beginning, a system turn if `system_prompt` is not empty, through the chat template, which also gets the arguments
+    in the JSON object `chat_template_kwargs`. A tokenizer without a template gets the turns as plain text with a blank
+    line between. BOS comes once: as the template writes it, or else if this tokenizer puts one before any text.
+    Templates that print the day's date (Llama) print a fixed one, so that prompts stay the same. Raises ValueError for
+    a prompt or examples file of no use, and for what the chat template refuses or has no use for.
     """
     wording = load_wording(prompt_file)
-    earlier = []
+    options = read_template_kwargs(chat_template_kwargs)
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    unread = [name for name in options if name not in template]
+    if unread:
+        raise ValueError(f"--chat-template-kwargs: this model's chat template reads no {unread[0]!r}; leave it out.")
+    earlier = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for problem, solution in load_examples(examples_file):
         earlier += [
             {"role": "user", "content": wording.replace("{problem}", problem)},
             {"role": "assistant", "content": solution},
         ]
-    texts = []
-    for problem in problems:
-        turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
-        if tokenizer.chat_template:
-            template_options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"}
-            texts.append(tokenizer.apply_chat_template(turns, tokenize=False, **template_options))
-        else:
-            texts.append("\n\n".join(turn["content"] for turn in turns))
-    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    prompts = []
+    with tqdm(total=len(problems), desc="prompts", delay=2, disable=not is_first_process()) as progress:
+        for first in range(0, len(problems), 1000):
+            texts = []
+            for problem in problems[first : first + 1000]:
+                turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
+                texts.append(apply_template(tokenizer, turns, options))
+            prompts += tokenizer(texts, add_special_tokens=False)["input_ids"]
+            progress.update(len(texts))
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
     return [[bos, *ids] if adds_bos and ids[:1] != [bos] else ids for ids in prompts]
 
 
+def apply_template(tokenizer, turns: list[dict], options: dict) -> str:
+    """Returns a conversation as text, up to where the response begins. Raises ValueError if the template refuses it."""
+    if not tokenizer.chat_template:
+        return "\n\n".join(turn["content"] for turn in turns)
+    options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"} | options
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    except (TypeError, TemplateError) as error:
+        raise ValueError(f"the chat template of this model refuses the conversation: {error}") from error
+
+
 def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems that fit the window of a training script's `args`, and their prompts as token ids."""
+    """Returns the problems that fit the window of a training script's `args`, and their prompts as token ids."""
     prompt_file = args.prompt_file or prompt_file_of(args.dataset)
-    return fit_window(
-        problems, render_prompts(tokenizer, problems, prompt_file, args.examples_file), args.max_total_tokens
+    prompts = render_prompts(
+        tokenizer, problems, prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs
     )
+    return fit_window(problems, prompts, args.max_total_tokens)
 
 
 def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
@@ -352,14 +410,23 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
     for name in args.dataset:
         problems = load_problems(name)[: args.limit]
         problems, prompts = load_prompts(tokenizer, problems, replace(args, dataset=name))
-        wording = prompt_hash(args.prompt_file or prompt_file_of(name), args.examples_file)
+        prompt_file = args.prompt_file or prompt_file_of(name)
+        wording = prompt_hash(prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs)
         yield problems, prompts, {"dataset": problems[0].dataset, "prompt_hash": wording}
 
 
-def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
-    """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
-    content = json.dumps([load_wording(prompt_file), load_examples(examples_file)])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+def prompt_hash(
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> str:
+    """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
+    template's arguments; every result records them."""
+    content = [load_wording(prompt_file), load_examples(examples_file)]
+    if system_prompt or chat_template_kwargs:
+        content += [system_prompt, read_template_kwargs(chat_template_kwargs)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fit_window(

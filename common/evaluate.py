@@ -21,7 +21,6 @@ torchrun takes `--n` for its own option); each process adds to a responses file 
 import json
 import os
 import platform
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,11 +29,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch.distributed as dist
-import tyro
 
 from common.data import Problem, load_datasets
 from common.grading import Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
-from common.run import gather, resolve_model, start_processes, write_json
+from common.run import gather, resolve_model, start, start_processes, write_json
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
 
 VERDICTS = ("authors", "strict")
 
@@ -45,15 +44,15 @@ class Args:
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    n: int = 16
+    n: PositiveInt = 16
     """samples a problem"""
-    repeats: int = 1
+    repeats: PositiveInt = 1
     """independent evaluations, with seeds seed, seed + 1, ..."""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the first repeat"""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """sampling temperature; 0 is greedy, with --n 1"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
     sampler: str = "auto"
     """auto, vllm or transformers; auto is vllm on a GPU"""
@@ -61,14 +60,23 @@ class Args:
     """wording of the prompt, with {problem} in it; default: the data set's own"""
     examples_file: str | None = None
     """worked examples that go before the problem (.jsonl with problem and solution)"""
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """only the first so many problems"""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: int = 0
+    num_grading_workers: NonNegativeInt = 0
     """grading processes; 0 for one a core, at most 16"""
+
+    def __post_init__(self):
+        check_arguments(self)
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
 
 
 # ---------------------------------------------------------------- sampling and grading
@@ -377,10 +385,6 @@ def main(args: Args, sampler=None) -> list[dict]:
 
     from common.rollout import start_sampler, stop_token_ids
 
-    if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
-        raise ValueError("--n, --repeats and --batch-size must be at least 1, and --temperature at least 0.")
-    if args.temperature == 0 and args.n > 1:
-        raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
     device = start_processes(args.seed)
     rank, world = dist.get_rank(), dist.get_world_size()
     model = resolve_model(args.model)
@@ -442,8 +446,5 @@ def main(args: Args, sampler=None) -> list[dict]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, description=__doc__))
-        dist.destroy_process_group()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    start(main, Args)
+    dist.destroy_process_group()

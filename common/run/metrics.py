@@ -13,7 +13,8 @@ from common.rollout import Rollout
 # Every figure a run logs, and what it is. README shows this table; a test keeps it equal to what the scripts log.
 METRICS = {
     "objective/return": "mean return of the responses (nats, or task reward; what is maximised)",
-    "objective/task_reward": "mean task reward: share of responses graded right",
+    "objective/task_reward": "mean task reward of a response; by default 1 if --reward-verdict calls it right, else 0",
+    "objective/strict_reward": "share of responses that the strict verdict calls right, whichever verdict pays",
     "objective/logp_base": "mean log pi_base of a response, nats",
     "objective/kl_base": "mean log pi_theta - log pi_base of a response, nats: estimates KL(policy || base)",
     "policy/nll": "mean -log pi_theta of the sampled tokens, nats per token",

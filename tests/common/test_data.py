@@ -199,17 +199,6 @@ def test_local_file_keeps_ids_duplicates_levels_and_numbers(tmp_path):
     ]
 
 
-def test_every_line_of_a_local_file_gets_an_id_of_its_own(tmp_path):
-    lines = [{"problem": f"p{i}", "answer": "1"} | ({"id": id} if id else {}) for i, id in enumerate(IDS)]
-    problems = load_problems(write_lines(tmp_path / "ids.jsonl", *lines))
-    assert [p.problem for p in problems] == [f"p{i}" for i in range(len(IDS))]
-    assert len({p.id for p in problems}) == len(IDS)
-    assert [p.id for p in problems][:2] == ["a", "a:3"]  # the first of an id keeps it
-
-
-IDS = ("a", "a:3", "a", "a:3:4", "a:3", "", "ids.jsonl:6", "0")
-
-
 def test_only_a_line_feed_ends_a_line(tmp_path):
     text = "one\u2028two\u2029three\u0085four\u000bfive"
     raw = json.dumps({"problem": text, "answer": "5"}, ensure_ascii=False)  # U+2028, U+2029 and U+0085 stand bare in it

@@ -1,16 +1,14 @@
 """The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that change nothing."""
 
-import importlib.util
 import json
 import math
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, ParityGrader, sums, tiny_model
+from conftest import ParityGrader, sums, tiny_model
 from transformers import AutoModelForCausalLM
 
 import rloo_sharpen
@@ -204,8 +202,9 @@ def test_memory_flags_leave_the_run_alone(folder, tilted, flags):
 def test_skipping_groups_of_equal_rewards_changes_no_parameter_and_no_curve(folder, monkeypatch):
     skipping = train(folder, rloo_task)
     assert any(line.get("sampling/skipped_frac") for line in curves(skipping))
-    monkeypatch.setattr(rloo_task, "RETURN_READS", {"r_task", "everything else"})
+    monkeypatch.setattr(rloo_task, "objective", lambda r_task, logp, *_: r_task + 0 * logp)  # known only in the pass
     complete = train(folder, rloo_task)
+    assert all(line["sampling/skipped_frac"] == 0 for line in curves(complete)[:-1])
     assert difference(parameters(skipping), parameters(complete)) < 1e-6
     for ours, theirs in zip(curves(skipping), curves(complete), strict=True):
         assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-4, abs=1e-6)
@@ -318,12 +317,6 @@ def test_a_sampler_that_is_not_of_the_trainers_mind_stops_the_run(folder, monkey
     assert error.value.__notes__[0].startswith("step 0, train, problems p")
 
 
-def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
-    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
-    with pytest.raises(KeyError, match="METRICS"):
-        run.log(0, {"objective/new_idea": 1.0})
-
-
 @pytest.mark.parametrize(
     "flags,message",
     [
@@ -391,25 +384,3 @@ def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
     monkeypatch.setattr("common.run.memory.available", lambda device: 1e6)
     with pytest.raises(MemoryError, match="would not fit(.|\n)*activations(.|\n)*--checkpoint-activations"):
         train(folder, rloo_tilted)
-
-
-# --- copy and modify: the commands of README, as they stand there -----------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["random_reward", "logp_per_token"])
-def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, monkeypatch, name):
-    command = re.search(rf"^ +(sed .* rloo_tilted.py > {name}.py)$", (ROOT / "README.md").read_text(), re.M).group(1)
-    copy = tmp_path / f"{name}.py"
-    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(copy.name, str(copy))
-    subprocess.run(command, shell=True, check=True)
-    spec = importlib.util.spec_from_file_location(name, copy)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "Grader", ParityGrader)
-    lines = curves(train(folder, script))
-    assert len(lines) == 5
-    for line in lines[:-1]:
-        if name == "random_reward":
-            assert 0.2 < line["objective/return"] < 0.8
-        else:
-            assert -6 < line["objective/return"] < 0 and line["objective/logp_base"] < line["objective/return"]
