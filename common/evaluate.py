@@ -18,6 +18,7 @@ else in results/<model>/. On several GPUs: `torchrun --nproc-per-node 4 -m -- co
 torchrun takes `--n` for its own option); each process adds to a responses file of its own.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -25,18 +26,29 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch.distributed as dist
 import tyro
+from transformers.utils import cached_file
 
-from common.data import Problem, load_datasets
-from common.grading import Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
+from common.data import Problem, load_datasets, short_hash
+from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.run import gather, resolve_model, start_processes, write_json
 
 VERDICTS = ("authors", "strict")
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+# What to say of settings that a user did not type, where they differ from those of an older file.
+EXPLAINED = {
+    "problems_hash": "the data set has changed, or another one has its name",
+    "template_hash": "the chat template or the tokenizer has changed",
+    "model_hash": "the model's weights, config or tokenizer have changed, or another model has its name",
+    "verdicts": "answers are graded by other rules now",
+}
 
 
 @dataclass
@@ -130,6 +142,7 @@ def new_record(
     """
     return {
         "id": problem.id,
+        "repeat_of": problem.repeat_of,
         "level": problem.level,
         "subject": problem.subject,
         "gold": problem.answer,
@@ -189,15 +202,15 @@ def evaluate(
     if mine:  # there may be fewer problems than ranks
         records = sample_and_grade(sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings)
     rows = [problem_metrics(record, verdict) for record in records]
-    ids = [record["id"] for record in records]
     if world > 1:
-        ids, rows = gather(ids), gather(rows)
-    metrics = aggregate(ids, rows)
-    selections = {problem.id: problem.selections for problem in problems}
+        mine, rows = gather(mine), gather(rows)
+    metrics = aggregate([problem.group for problem in mine], rows)
     for name in ("authors", "honest"):
-        chosen = [i for i, id in enumerate(ids) if name in selections[id]]
+        chosen = [
+            (p.group, {name: row["pass_at_1"]}) for p, row in zip(mine, rows, strict=True) if name in p.selections
+        ]
         if chosen:
-            metrics |= aggregate([ids[i] for i in chosen], [{name: rows[i]["pass_at_1"]} for i in chosen])
+            metrics |= aggregate(*zip(*chosen, strict=True))
     return metrics
 
 
@@ -236,32 +249,31 @@ def problem_metrics(record: dict, verdict: str) -> dict[str, float]:
     return metrics
 
 
-def aggregate(ids: Sequence[str], rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Gives mean and standard error (`_se`) over problems of each metric.
-
-    Repeats of a problem, which have one id or ids like x#0 and x#1, count as one problem.
-    """
-    problems = [id.split("#")[0] for id in ids]
+def aggregate(groups: Sequence[str], rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Returns the mean over problems and its standard error (`_se`) for each metric; rows of one group are repeats of
+    one problem and are averaged first."""
     metrics = {}
     for key in rows[0]:
-        metrics[key], metrics[f"{key}_se"] = mean_and_se([row[key] for row in rows], problems)
+        metrics[key], metrics[f"{key}_se"] = mean_and_se([row[key] for row in rows], groups)
     return metrics
 
 
 def summarise(records: Sequence[dict]) -> dict[str, dict]:
-    """Gives metrics under both verdicts, over all records and by level and subject; repeats may be joined."""
+    """Returns the metrics under both verdicts, over all records and by level and subject. The records of several seeds
+    may be joined: those of one problem, and of repeats of it, count as one problem."""
+    problems = [record["repeat_of"] or record["id"] for record in records]
     summary = {"metrics": {}, "by_level": {}, "by_subject": {}}
     for verdict in VERDICTS:
         rows = [problem_metrics(record, verdict) for record in records]
-        summary["metrics"][verdict] = aggregate([record["id"] for record in records], rows)
+        summary["metrics"][verdict] = aggregate(problems, rows)
         for key in ("level", "subject"):
-            groups = defaultdict(list)
-            for record, row in zip(records, rows, strict=True):
+            parts = defaultdict(list)
+            for record, problem, row in zip(records, problems, rows, strict=True):
                 if record[key] is not None:
-                    groups[str(record[key])].append((record["id"], row))
+                    parts[str(record[key])].append((problem, row))
             summary[f"by_{key}"][verdict] = {
-                name: {"problems": len(group)} | aggregate(*zip(*group, strict=True))
-                for name, group in sorted(groups.items())
+                name: {"problems": len(part)} | aggregate(*zip(*part, strict=True))
+                for name, part in sorted(parts.items())
             }
     return summary
 
@@ -277,6 +289,36 @@ def results_dir(model: str, output_dir: str | None = None) -> Path:
     if path.is_dir() and path.resolve().parent.name == "checkpoints":
         return path.resolve().parent.parent / "results" / path.resolve().name
     return Path("results") / path.name
+
+
+def identity(model: str, path: str, stop_ids: Sequence[int]) -> dict:
+    """Returns the settings that tie results to the model that gave the responses and to the rules that graded them.
+
+    model: its name on the command line; path: its folder or hub id, as `resolve_model` returns it.
+    """
+    own = [model_hash(path)] if dist.get_rank() == 0 else []  # one process reads the weights
+    verdicts = f"{VERDICTS_VERSION} with math-verify {version('math-verify')}"
+    return {"model": model, "model_hash": gather(own)[0], "stop_ids": list(stop_ids), "verdicts": verdicts}
+
+
+def model_hash(model: str) -> str:
+    """Returns 12 hexadecimal digits that identify a model folder: they change with any byte of its weights, config,
+    tokenizer and chat template. A hub id is identified by its name and commit.
+
+    Everything is read, because steps of fine-tuning may differ in a few bytes anywhere.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{Path(cached_file(model, 'config.json')).parent.name}"  # the cache has a folder per commit
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES]
+    return short_hash([(path.name, _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)) for path in files])
+
+
+@lru_cache(1024)
+def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
+    """The other two arguments are for the cache: a file that has changed is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:
@@ -318,15 +360,25 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
             break
         content = json.loads(line)
         if end == 0:
-            before = content["settings"]
-            differing = [key for key in settings if before.get(key) != settings[key]]
-            changed = [f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in differing]
-            if changed:
-                raise ValueError(f"{path} is of {', '.join(changed)}: move it away or choose another --output-dir.")
+            refuse_other_settings(path, content["settings"], settings)
         else:
             records.append(content)
         end += len(line)
     return records, end
+
+
+def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
+    """Raises ValueError if what is in a file was made `before` with other settings than those of `now`. The model's
+    name does not count: its hash does, and a folder may have been moved."""
+    changed = []
+    for key in now:
+        if before.get(key) != now[key] and key != "model":
+            reason = f" ({EXPLAINED[key]})" if key in EXPLAINED else ""
+            changed.append(f"{key} {before.get(key)!r}, now {now[key]!r}{reason}")
+    if changed:
+        raise ValueError(
+            f"{path} was made with {'; '.join(changed)}. Move it away, or choose another --output-dir to keep both."
+        )
 
 
 class ResponsesFile:
@@ -371,8 +423,9 @@ def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
             print(f"{name:{width}}  {verdict:8}" + "".join(f"{cell:>16}" for cell in cells))
 
 
-def main(args: Args, sampler=None) -> list[dict]:
-    """Evaluates and gives the summary of each data set. `sampler` stands in for the one that would be started."""
+def main(args: Args, sampler=None, grader: Grader | None = None) -> list[dict]:
+    """Evaluates, and returns the summary of each data set. A sampler or grader that is given is used instead of a new
+    one, and left open."""
     from transformers import AutoTokenizer
 
     from common.rollout import start_sampler, stop_token_ids
@@ -387,13 +440,14 @@ def main(args: Args, sampler=None) -> list[dict]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     stop_ids = stop_token_ids(model, tokenizer)
     work = []
-    settings = {key: getattr(args, key) for key in ("model", "n", "temperature", "max_total_tokens", "sampler")}
+    settings = identity(args.model, model, stop_ids)
+    settings |= {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}
     for problems, prompts, what in load_datasets(tokenizer, args):
         for seed in range(args.seed, args.seed + args.repeats):
             path = results_dir(args.model, args.output_dir) / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
             file = ResponsesFile(path, settings | what | {"seed": seed}, rank)
             work.append((problems, prompts, path, file))
-    with Grader(args.num_grading_workers) as grader:
+    with nullcontext(grader) if grader else Grader(args.num_grading_workers) as grader:
         if sampler is None:
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, device=device)
         for problems, prompts, path, file in work:

@@ -1,10 +1,12 @@
 """Evaluation from end to end with a sampler that says what it is told, and with the miniature."""
 
 import json
-from contextlib import nullcontext
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
+from conftest import tiny_model
 
 from common import evaluate as module
 from common.data import Problem
@@ -98,8 +100,8 @@ def test_every_response_has_one_verdict_whether_readable_or_not(grader):
 
 def test_selections_without_problems_are_absent_and_repeats_are_one_problem(grader):
     assert "honest" not in run(grader, [PROBLEMS[1]], [[65]])
-    twice = [replace(p, id=f"{p.id}#{i}") for i in range(2) for p in PROBLEMS]
-    said = {p.id: SAID[p.id[0]] for p in twice}
+    twice = [replace(p, id=f"{p.id}{i}", repeat_of=p.id) for i in range(2) for p in PROBLEMS]
+    said = {p.id: SAID[p.repeat_of] for p in twice}
     settings = dict(n=4, max_total_tokens=64, stop_ids=[STOP], seed=3)
     both = evaluate(FakeSampler(said), Letters(), twice, PROMPTS * 2, grader, **settings)
     once = run(grader)
@@ -121,24 +123,29 @@ def test_results_of_a_checkpoint_go_to_its_run(tmp_path, monkeypatch):
     assert str(results_dir("toy", "elsewhere")) == "elsewhere"
 
 
+def write_problems(path, problems):
+    rows = [{"id": p.id, "problem": "?", "answer": p.answer, "level": p.level, "subject": p.subject} for p in problems]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
+    return path
+
+
 @pytest.fixture
 def program(tmp_path, monkeypatch, grader):
     """`main` on a file of problems and a fake model; gives a function that runs it and the folder it writes to."""
-    data = tmp_path / "made.jsonl"
-    rows = [{"id": p.id, "problem": "?", "answer": p.answer, "level": p.level, "subject": p.subject} for p in PROBLEMS]
-    data.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
+    data = write_problems(tmp_path / "made.jsonl", PROBLEMS)
     wording = tmp_path / "prompt.txt"
     wording.write_text("{problem}")
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: Letters())
     monkeypatch.setattr("common.rollout.stop_token_ids", lambda *_: [STOP])
     monkeypatch.setattr(module, "resolve_model", lambda name: name)
-    monkeypatch.setattr(module, "Grader", lambda *_: nullcontext(grader))
+    monkeypatch.setattr(module, "model_hash", lambda _: "0123456789ab")
     monkeypatch.setattr("common.data.render_prompts", lambda _, problems, *__: [[65]] * len(problems))
     out = tmp_path / "out"
 
     def run_program(sampler=None, **changes):
         arguments = dict(model="toy", dataset=[str(data)], n=4, output_dir=str(out), prompt_file=str(wording))
-        return main(Args(**arguments | dict(batch_size=1) | changes), sampler or FakeSampler(SAID))
+        return main(Args(**arguments | dict(batch_size=1) | changes), sampler or FakeSampler(SAID), grader)
 
     return run_program, out
 
@@ -197,6 +204,96 @@ def test_other_settings_are_refused_in_one_line(program):
     assert "\n" not in str(error.value)
 
 
+def test_ids_with_a_number_sign_are_problems_of_their_own(grader):
+    problems = [replace(p, id=f"train#{i}") for i, p in enumerate(PROBLEMS)]
+    said = {p.id: SAID["abc"[i]] for i, p in enumerate(problems)}
+    settings = dict(n=4, max_total_tokens=64, stop_ids=[STOP], seed=3)
+    metrics = evaluate(FakeSampler(said), Letters(), problems, PROMPTS, grader, **settings)
+    assert metrics == run(grader) and metrics["pass_at_1_se"] > 0
+
+
+def corrected(tmp_path):
+    return write_problems(tmp_path / "made.jsonl", [PROBLEMS[0], replace(PROBLEMS[1], answer="3"), PROBLEMS[2]])
+
+
+def another(tmp_path):
+    return write_problems(tmp_path / "other" / "made.jsonl", [replace(p, id=f"{p.id}2") for p in PROBLEMS])
+
+
+def longer(tmp_path):
+    return write_problems(tmp_path / "made.jsonl", [*PROBLEMS, replace(PROBLEMS[0], id="d")])
+
+
+@pytest.mark.parametrize("change", [corrected, another, longer])
+def test_results_of_other_problems_under_the_same_name_are_refused(program, tmp_path, change):
+    run_program, out = program
+    run_program()
+    before, sampler = (out / "made__n4__seed1.json").read_text(), FakeSampler(SAID)
+    with pytest.raises(ValueError, match="made__n4__seed1.responses.jsonl.*the data set has changed, or another one"):
+        run_program(sampler, dataset=[str(change(tmp_path))], limit=2)
+    assert sampler.calls == [] and (out / "made__n4__seed1.json").read_text() == before
+
+
+def test_results_of_another_model_template_stop_token_or_verdict_are_refused(program, monkeypatch):
+    run_program, _ = program
+    run_program()
+    changes = {
+        "the model's weights": (module, "model_hash", lambda _: "ba9876543210"),
+        "the chat template": ("common.data.render_prompts", lambda _, problems, *__: [[66]] * len(problems)),
+        "stop_ids": ("common.rollout.stop_token_ids", lambda *_: [STOP, 1]),
+        "answers are graded by other rules": (module, "VERDICTS_VERSION", module.VERDICTS_VERSION + 1),
+    }
+    for message, change in changes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(*change)
+            with pytest.raises(ValueError, match=message):
+                run_program()
+    monkeypatch.setattr(module, "version", lambda _: "0.0.1")
+    with pytest.raises(ValueError, match="math-verify 0.0.1"):
+        run_program()
+
+
+def test_a_model_of_another_name_and_the_same_content_goes_on(program):
+    run_program, _ = program
+    run_program()
+    sampler = FakeSampler(SAID)
+    run_program(sampler, model="moved/toy")
+    assert sampler.calls == []
+
+
+def test_two_data_sets_of_one_name_are_refused(program, tmp_path):
+    run_program, out = program
+    sets = [str(tmp_path / "made.jsonl"), str(another(tmp_path))]
+    with pytest.raises(ValueError, match="both are called 'made'"):
+        run_program(dataset=sets)
+    assert not out.exists()
+
+
+def test_the_hash_of_a_model_folder_changes_with_any_byte_of_it(tmp_path):
+    folder = tiny_model(tmp_path / "a")
+    before = module.model_hash(str(folder))
+    shutil.copytree(folder, tmp_path / "b")
+    (tmp_path / "b" / "notes.md").write_text("mine")
+    assert module.model_hash(str(tmp_path / "b")) == before
+    weights = folder / "model.safetensors"
+    content, times = bytearray(weights.read_bytes()), weights.stat()
+    content[len(content) // 2 + 1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns + 1))  # a clock may be coarse
+    assert module.model_hash(str(folder)) != before
+    with (tmp_path / "b" / "tokenizer.json").open("a") as file:
+        file.write(" ")
+    assert module.model_hash(str(tmp_path / "b")) != before
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    monkeypatch.setattr(module, "cached_file", lambda name, file: str(snapshot / file))
+    assert module.model_hash("org/name") == f"org/name@{'a' * 40}"
+
+
 def test_limit_takes_the_first_problems_and_can_be_raised_later(program):
     run_program, out = program
     run_program(limit=1)
@@ -218,7 +315,13 @@ def test_impossible_arguments_are_refused_and_leave_no_file(program, changes):
 
 
 def test_aggregate_of_two_verdicts_is_over_problems_not_responses():
-    shared = {"tokens": [1, 3], "finished": [True, False], "timed_out": [False] * 2, "votes": ["1", "2"]}
+    shared = {
+        "repeat_of": None,
+        "tokens": [1, 3],
+        "finished": [True, False],
+        "timed_out": [False] * 2,
+        "votes": ["1", "2"],
+    }
     x = {"id": "x", "level": 1, "authors": [True, True], "strict": [True, False], "classes": [0, 0]}
     y = {"id": "y", "level": 2, "authors": [True, False], "strict": [False, False], "classes": [0, 1]}
     records = [shared | {"subject": None} | x, shared | {"subject": None} | y]
