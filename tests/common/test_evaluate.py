@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import tiny_model
+from conftest import ParityGrader, sums, tiny_model
 
 from common import evaluate as module
 from common.data import Problem
@@ -174,9 +174,122 @@ def test_repeats_have_a_file_each_and_a_summary_over_problems(program):
     sampler = FakeSampler(SAID)
     (summary,) = run_program(sampler, repeats=3)
     assert {seed for _, _, seed, *_ in sampler.calls} == {1, 2, 3}
-    assert sorted(p.stem[10:] for p in out.glob("*.json")) == ["seed1", "seed2", "seed3", "seeds1-3"]
+    names = [f"made__n4__seed{seed}.json" for seed in (1, 2, 3)]
+    assert sorted(p.name for p in out.glob("*.json")) == [*names, "summary.json"]
+    assert (summary["files"], summary["seeds"]) == (names, [1, 2, 3])
     one = json.loads((out / "made__n4__seed1.json").read_text())["metrics"]
     assert summary["metrics"]["authors"] == pytest.approx(one["authors"])  # equal repeats: same mean, same error
+
+
+def test_the_summary_keeps_other_rows_and_replaces_its_own(program):
+    run_program, out = program
+    first = run_program() + run_program(n=2)
+    assert json.loads((out / "summary.json").read_text()) == {"schema": 1, "results": first}
+    assert [row["n"] for row in first] == [4, 2]
+    again = run_program(limit=2)
+    assert json.loads((out / "summary.json").read_text())["results"] == [first[1], *again]
+    (row,) = again
+    assert (row["checkpoint"], row["step"], row["method"], row["dataset"]) == (None, None, "sampling", "made")
+    assert row["problems"] == 2 and row["files"] == ["made__n4__seed1.json"] and "seed" not in row["settings"]
+    results = json.loads((out / row["files"][0]).read_text())
+    for key in ("metrics", "by_level", "by_subject", "seconds", "generated_tokens"):
+        assert row[key] == results[key]
+
+
+# --- the checkpoints of a run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training_run(tmp_path):
+    """A run folder with three random models; the best by the authors' selection is step 20, by ours the last."""
+    folder = tmp_path / "runs" / "x__tiny__1"
+    for step in (0, 20, 40):
+        tiny_model(folder / "checkpoints" / f"step_{step:06d}", seed=step)
+    for selection, step in (("authors", 20), ("held_out", 40)):
+        best = {"step": step, "accuracy": 0.5, "checkpoint": f"step_{step:06d}"}
+        (folder / "checkpoints" / f"best_{selection}.json").write_text(json.dumps(best))
+    (folder / "args.json").write_text('{"num_steps": 40}')
+    sums(tmp_path, 5)
+    return folder
+
+
+def evaluate_run(folder, **changes):
+    data = folder.parents[1]
+    arguments = dict(dataset=[str(data / "problems.jsonl")], prompt_file=str(data / "bare.txt"), n=2)
+    arguments |= dict(max_total_tokens=20, sampler="transformers")
+    return main(Args(**arguments | changes), grader=ParityGrader())
+
+
+NAMES = ["last", "best_authors", "best_held_out"]
+
+
+def test_named_checkpoints_are_evaluated_once_each_with_one_engine(training_run, tmp_path, monkeypatch, capsys):
+    started, real = [], module.rollout.start_sampler
+    monkeypatch.setattr(module.rollout, "start_sampler", lambda *a, **k: started.append(real(*a, **k)) or started[-1])
+    rows = evaluate_run(training_run, run=[str(training_run)], checkpoint=NAMES)
+    assert len(started) == 1 and capsys.readouterr().out.count("5/5 problems") == 2
+    assert [(row["checkpoint"], row["step"]) for row in rows] == [
+        ("last", 40),
+        ("best_held_out", 40),
+        ("best_authors", 20),
+    ]
+    results = training_run / "results"
+    assert json.loads((results / "summary.json").read_text()) == {"schema": 1, "results": rows}
+    assert [row["files"] for row in rows] == [[f"step_0000{step}/problems__n2__seed1.json"] for step in (40, 40, 20)]
+    for row, other in zip(rows[1:], (0, 20), strict=True):  # what the engine of each checkpoint alone would give
+        step = training_run / "checkpoints" / f"step_{row['step']:06d}"
+        (alone,) = evaluate_run(training_run, model=str(step), output_dir=str(tmp_path / f"alone{other}"))
+        assert {key: row[key] for key in ("metrics", "by_level")} == {
+            key: alone[key] for key in ("metrics", "by_level")
+        }
+        files = results / row["files"][0], tmp_path / f"alone{other}" / alone["files"][0]
+        logps, tokens = (
+            [[p[key] for p in json.loads(file.read_text())["problems"]] for file in files] for key in ("logp", "tokens")
+        )
+        assert logps[0] == logps[1] and tokens[0] == tokens[1]
+    assert rows[0]["metrics"] != rows[2]["metrics"]
+
+
+def test_a_run_evaluated_again_samples_nothing_and_follows_a_new_best(training_run, monkeypatch, capsys):
+    before = evaluate_run(training_run, run=[str(training_run)], checkpoint=NAMES)
+    assert "has not reached" not in capsys.readouterr().out
+    (training_run / "args.json").write_text('{"num_steps": 60}')
+    evaluate_run(training_run, run=[str(training_run)])
+    assert "has not reached step 60 yet: its last checkpoint is step_000040" in capsys.readouterr().out
+    (training_run / "checkpoints" / "best_authors.json").write_text(json.dumps({"checkpoint": "step_000040"}))
+    monkeypatch.setattr(module.rollout, "start_sampler", None)
+    rows = evaluate_run(training_run, run=[f"{training_run.parent}/x__*"], checkpoint=["best_authors"])
+    assert [(row["checkpoint"], row["step"]) for row in rows] == [("best_authors", 40)]
+    summary = json.loads((training_run / "results" / "summary.json").read_text())["results"]
+    assert [row["checkpoint"] for row in summary] == ["best_held_out", "last", "best_authors"]
+    assert summary[:2] == [before[1], before[0]] and summary[2] == rows[0]
+
+
+def test_a_given_sampler_gets_the_weights_of_each_checkpoint(training_run, tmp_path):
+    base = tiny_model(tmp_path / "base", seed=7)
+    options = dict(n=2, max_total_tokens=20, dataset=[str(tmp_path / "problems.jsonl")], checkpoint=["step_000020"])
+    args = Args(run=[str(training_run)], prompt_file=str(tmp_path / "bare.txt"), **options)
+    (row,) = main(args, module.rollout.start_sampler("transformers", base, 20), ParityGrader())
+    (alone,) = evaluate_run(training_run, model=str(training_run / "checkpoints" / "step_000020"), output_dir=str(base))
+    assert row["metrics"] == alone["metrics"] and (alone["checkpoint"], alone["step"]) == (None, 20)
+
+
+def test_what_names_no_run_or_no_checkpoint_is_refused(training_run):
+    runs = training_run.parent
+    shutil.copytree(training_run, runs / "x__tiny__2")
+    both = [str(training_run), str(runs / "x__tiny__2")]
+    for changes, message in (
+        (dict(run=[f"{runs}/x__*"]), "must name one run folder and names 2: .*x__tiny__1, .*x__tiny__2"),
+        (dict(run=both), "must name one run folder and names 2"),  # what a shell makes of a pattern
+        (dict(run=[f"{runs}/y__*"]), "must name one run folder and names 0"),
+        (dict(run=[str(runs)]), "must name one run folder and names 0"),
+        (dict(run=both[:1], checkpoint=["best_honest"]), "best_honest: .* has step_000000, step_000020, step_000040"),
+        (dict(run=both[:1], model="toy"), "either a model .* or a training run"),
+        (dict(), "either a model .* or a training run"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_run(training_run, **changes)
+    assert not (training_run / "results").exists()
 
 
 def test_a_stopped_evaluation_goes_on_where_it_was(program):
