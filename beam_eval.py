@@ -194,7 +194,7 @@ def print_row(results: dict, records: list[dict]) -> None:
     print(f"{name}  {share}  finished {100 * right['finished_frac']:.1f} %  {'  '.join(means)}")
 
 
-def main(args: Args, sampler=None, grader: Grader | None = None) -> list[dict]:
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Searches, and returns the results for each data set and penalty. A sampler or grader that is given is used
     instead of a new one, and left open."""
     device = start_processes(seed=0)

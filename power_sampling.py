@@ -265,7 +265,7 @@ def report(name: str, records: list[dict], plain: dict[str, dict], n: int) -> li
     return rows
 
 
-def main(args: Args, sampler=None, grader: Grader | None = None) -> list[dict]:
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Samples, and returns the rows of the reports. A sampler or grader that is given is used instead of a new one, and
     left open."""
     device = start_processes(args.seed)

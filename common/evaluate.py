@@ -541,7 +541,7 @@ class Work:
         return [i for i in range(rank, len(self.problems), world) if self.problems[i].id not in done]
 
 
-def main(args: Args, sampler=None, grader: Grader | None = None) -> list[dict]:
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
     and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
     if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
