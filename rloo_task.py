@@ -171,7 +171,7 @@ def main(args: Args) -> None:
     some = torch.arange(args.group_size, dtype=torch.float64) % 2  # any values: is log pi_base read?
     needs_base = args.base_curves or reads_unknown(objective, some, some, UNKNOWN, some, some, args)
     check_memory(path, args, device, dtype, needs_base)
-    run = Run(args, __file__)
+    run = Run(args, __file__, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
