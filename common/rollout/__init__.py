@@ -89,6 +89,17 @@ def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
     return sorted(ids - {None})
 
 
+def shut_down(sampler: "TransformersSampler | VLLMSampler") -> None:
+    """Ends a program's sampler and then its process group.
+
+    A vLLM engine has process groups of its own, which can be ended only while the default group is there; it then ends
+    that one too. Call this last, when no process needs another any more.
+    """
+    sampler.close()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def start_sampler(
     kind: str,
     model: str | Path,
@@ -206,8 +217,11 @@ def engine_bytes(
     return (needed, kv_cache) if needed < limit else (limit, None)
 
 
-def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
-    """Gives the number of response tokens that each prompt leaves room for; raises ValueError on a bad request."""
+# --- what both samplers share -----------------------------------------------------------------------------------------
+
+
+def response_budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
+    """Returns the number of response tokens that each prompt leaves room for; raises ValueError for a bad request."""
     if max_total_tokens > window:
         raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
     if temperature == 0 and n > 1:
@@ -220,32 +234,66 @@ def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: f
     return [max_total_tokens - len(prompt) for prompt in prompts]
 
 
-def _problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
-    """Gives a 64-bit word per prompt that its random numbers hang on: a hash of its problem id, else its place."""
+def make_rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:
+    """Returns the rollout of these responses; those that contain a stop token are finished."""
+    finished = [not set(stop_ids).isdisjoint(response) for response in responses]
+    return Rollout(prompts, responses, sampler_logp, finished, n)
+
+
+def check_all_pushed(missing: set[str]) -> None:
+    """Raises RuntimeError if a push left out tensors of the model."""
+    if missing:
+        shown = ", ".join(sorted(missing)[:3]) + (" ..." if len(missing) > 3 else "")
+        raise RuntimeError(
+            f"the sampler is stale: {len(missing)} tensors left out ({shown}): push all, tied ones twice"
+        )
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+#
+# Everything random names its stream: a string that says what the numbers are for ("train", "validation", "evaluate
+# math500", "power cuts"). A hash of the stream, the seed, the step and what else tells draws apart is the key of the
+# generator. Two draws share numbers only if they agree in all of that: training, validation and evaluation are
+# independent even with one seed.
+
+
+def random_key(*parts) -> int:
+    """Returns a 128-bit hash of strings and integers, to key or seed a generator."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=16).digest(), "little")
+
+
+def generator(stream: str, seed: int, step: int = 0, *, word: int = 0, sample: int = 0) -> np.random.Generator:
+    """Returns the generator of one draw of a stream.
+
+    step: the training step, or any other count of repetitions
+    word, sample: 64 bits each, for instance of a problem (`problem_word`) and of a sample of it
+    """
+    key, counter = random_key(stream, int(seed), int(step)), np.array([0, 0, sample, word], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def uniforms(seed: int, step: int, word: int, sample: int, count: int, stream: str = "train") -> np.ndarray:
+    """Returns `count` uniform numbers in [0, 1), float64, of the stream's `generator`."""
+    return generator(stream, seed, step, word=word, sample=sample).random(count)
+
+
+def problem_word(problem_id) -> int:
+    """Returns 64 bits that stand for a problem in the counters of random numbers."""
+    return int.from_bytes(hashlib.blake2b(str(problem_id).encode(), digest_size=8).digest(), "little")
+
+
+def problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
+    """Returns the 64-bit word of each prompt: of its problem id, or without ids of this process and its place.
+
+    Raises ValueError if two ids are equal: they would get equal samples.
+    """
     if problem_ids is None:
-        return list(range(num_prompts))
+        problem_ids = [f"rank {rank()} place {i}" for i in range(num_prompts)]
     if not len(problem_ids) == num_prompts == len(set(problem_ids)):
         raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
     return [problem_word(i) for i in problem_ids]
 
 
-def problem_word(problem_id) -> int:
-    """Gives 64 bits that stand for a problem in counters of random numbers."""
-    return int.from_bytes(hashlib.blake2b(str(problem_id).encode(), digest_size=8).digest(), "little")
-
-
-def uniforms(seed: int, step: int, word: int, sample: int, count: int, stream: int = 0) -> np.ndarray:
-    """Gives `count` uniform numbers in [0, 1), float64; stream 0 holds those that choose a response's tokens."""
-    key, counter = np.array([seed, step], np.uint64), np.array([0, stream, sample, word], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter)).random(count)
-
-
-def _rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:
-    finished = [not set(stop_ids).isdisjoint(response) for response in responses]
-    return Rollout(prompts, responses, sampler_logp, finished, n)
-
-
-def _raise_if_missing(names: set[str]) -> None:
-    if names:
-        shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
-        raise RuntimeError(f"the sampler is stale: {len(names)} tensors left out ({shown}): push all, tied ones twice")
+def rank() -> int:
+    """Returns the rank of this process, 0 without a process group."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

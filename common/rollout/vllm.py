@@ -1,6 +1,5 @@
 """vLLM in this process, with weights pushed in place, and its normalisers of each token's law."""
 
-import hashlib
 import io
 import os
 import random
@@ -22,12 +21,14 @@ from common.rollout import (
     Request,
     Rollout,
     Sample,
-    _budgets,
-    _problem_words,
-    _raise_if_missing,
-    _rollout,
+    check_all_pushed,
     engine_bytes,
     kv_cache_bytes,
+    make_rollout,
+    problem_words,
+    random_key,
+    rank,
+    response_budgets,
 )
 from common.rollout.transformers import entropy, inverse_cdf, log_z
 
@@ -133,18 +134,26 @@ def logits_processor(recorder: Recorder) -> type:
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were."""
+def _own_randomness(key: int) -> Iterator[None]:
+    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were.
+
+    key: 128 bits
+    """
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        _seed_globals(key)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy_state)
+
+
+def _seed_globals(key: int) -> None:
+    """Seeds the generators that engines draw from, numpy's (the second model runner) and torch's, and Python's."""
+    random.seed(key)
+    np.random.seed(np.frombuffer(key.to_bytes(16, "little"), np.uint32))
+    torch.manual_seed(key % 2**64)
 
 
 class EngineThreads:
@@ -350,18 +359,19 @@ class VLLMSampler:
         problem_ids: Sequence | None = None,
         temperature: float = 1.0,
         fixed_length: bool = False,
+        stream: str = "train",
     ) -> Rollout:
-        """As TransformersSampler.generate, but for the random numbers, which hang on the whole batch.
+        """Does what `TransformersSampler.generate` does, except that the random numbers depend on the whole batch.
 
-        The same call gives the same samples on a CPU; on a GPU as far as its kernels allow.
+        They are those of stream, seed, step, this process and all problem ids. The same call returns the same samples
+        on a CPU; on a GPU as far as its kernels allow.
         """
         if self.stale:
             raise RuntimeError("the engine has no valid weights since it slept or since a push failed: call push first")
-        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
-        words = _problem_words(problem_ids, len(prompts))
+        budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = problem_words(problem_ids, len(prompts))
         # Requests carry no seed of their own: equal prompts with equal seeds would get equal samples.
-        digest = hashlib.blake2b(repr((seed, step, words)).encode(), digest_size=4).digest()
-        with _own_randomness(int.from_bytes(digest, "little")), self.threads:
+        with _own_randomness(random_key(stream, seed, step, rank(), *words)), self.threads:
             outputs = self.llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts],
                 [self._params(n, budget, temperature, fixed_length) for budget in budgets],
@@ -369,13 +379,20 @@ class VLLMSampler:
             )
         answers = [answer for output in outputs for answer in output.outputs]
         responses = [list(answer.token_ids) for answer in answers]
-        return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
+        return make_rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
 
     def capacity(self, max_total_tokens: int) -> int:
         """Gives the number of requests of this length that run at the same time and keep their cache."""
         config = self.llm.llm_engine.vllm_config
         cached = config.cache_config.num_gpu_blocks * config.cache_config.block_size
         return max(1, min(config.scheduler_config.max_num_seqs, cached // max_total_tokens))
+
+    def seed_requests(self, stream: str, seed: int, step: int = 0) -> None:
+        """Seeds what `submit` and `collect` draw, unless the sampler is deterministic, on this process.
+
+        The generators are the global ones of the program: they are left seeded.
+        """
+        _seed_globals(random_key(stream, seed, step, rank()))
 
     def submit(self, request: Request) -> None:
         """Hands a request to the engine; it runs in `collect`. The engine was started with `requests`."""
@@ -430,7 +447,7 @@ class VLLMSampler:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": watched()})
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, now stale: push only while no request is running")
-        _raise_if_missing(missing)
+        check_all_pushed(missing)
         for name, columns in pushed.items():
             if not self.llm.apply_model(partial(_holds, name=name, pushed=columns))[0]:
                 raise RuntimeError(f"the engine is stale: {name} is not what was pushed: use --sampler transformers")
@@ -449,7 +466,7 @@ class VLLMSampler:
         self._wake("weights")
 
     def close(self) -> None:
-        """Ends the engine. vLLM then destroys the process group, the trainer's too: close the sampler last."""
+        """Ends the engine, which ends all process groups, the trainer's too: see `shut_down`."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:

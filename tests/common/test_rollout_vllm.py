@@ -12,7 +12,7 @@ import torch
 import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
 
-from common.rollout import start_sampler
+from common.rollout import shut_down, start_sampler
 from common.rollout.vllm import VLLMSampler
 
 pytest.importorskip("vllm")
@@ -43,7 +43,7 @@ def engine(request, tmp_path_factory):
     assert threads() == before[1], "starting the engine changed the trainer's threads"
     yield sampler, model
     torch.distributed.barrier()
-    sampler.close()
+    shut_down(sampler)
     assert not torch.distributed.is_initialized()
 
 
@@ -147,12 +147,12 @@ def test_samples_follow_the_exact_law_and_not_that_of_another_temperature(sample
 
 @tied
 def test_equal_calls_repeat_and_seed_step_and_problems_change_the_samples(sampler):
-    def sample(seed=0, step=0, problem="a"):
-        return sampler.generate([[5, 6]], 2, 96, seed, step, problem_ids=[problem], fixed_length=True).responses
+    def sample(seed=0, step=0, problem="a", **stream):
+        return sampler.generate([[5, 6]], 2, 96, seed, step, [problem], fixed_length=True, **stream).responses
 
-    assert sample() == sample()
-    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b")]
-    assert len(set(map(tuple, different))) == 8
+    assert sample() == sample() == sample(stream="train")
+    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b"), *sample(stream="validation")]
+    assert len(set(map(tuple, different))) == 10
 
 
 @tied
