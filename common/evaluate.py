@@ -123,6 +123,7 @@ def sample_and_grade(
     seed: int,
     step: int = 0,
     temperature: float = 1.0,
+    stream: str = "evaluate",
 ) -> list[dict]:
     """Returns a record (see above) per problem, with n samples each."""
     start = time.perf_counter()
@@ -134,6 +135,7 @@ def sample_and_grade(
         step=step,
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
+        stream=stream,
     )
     texts = sampled.texts(tokenizer, stop_ids)
     logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
@@ -210,13 +212,14 @@ def evaluate_rows(
     seed: int,
     step: int = 0,
     temperature: float = 1.0,
+    stream: str = "evaluate",
     verdict: str = "authors",
 ) -> list[tuple[Problem, dict[str, float]]]:
     """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
     samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step)
+    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step, stream=stream)
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
@@ -255,7 +258,7 @@ def validate(
     so that two checkpoints differ by their weights alone. Each data set among the problems has figures of its own."""
     rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
-        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,
+        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
     )  # fmt: skip
     figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
     for dataset in dict.fromkeys(problem.dataset for problem in problems):
@@ -599,7 +602,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             if sampler is None:
                 options = dict(device=device, stop_ids=stop_ids)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
-                started.callback(sampler.close)
+                started.callback(rollout.shut_down, sampler)
             elif held != item.model:
                 sampler.push(weights(AutoModelForCausalLM.from_pretrained(paths[item.model], dtype="auto")))
             held = item.model
@@ -625,6 +628,7 @@ def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_
             stop_ids=stop_ids,
             seed=item.file.settings["seed"],
             temperature=args.temperature,
+            stream=f"evaluate {item.file.settings['dataset']}",
         )
         item.file.append(records)
         count = first + len(batch)
