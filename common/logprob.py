@@ -23,6 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from common.rollout import Rollout
 
+HALF = (torch.bfloat16, torch.float16)
 SUPPORTED = ("qwen2", "qwen3", "llama")  # whose attention and head were checked against transformers, see tests
 
 
@@ -177,7 +178,7 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
 def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
     """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    in_half = query.dtype in (torch.bfloat16, torch.float16)  # the kernel takes no other
+    in_half = query.dtype in HALF  # the kernel takes no other
     attend = _varlen_attention if query.is_cuda and in_half else _padded_attention
     return attend(query, key, value, scaling, packed)[None], None
 
@@ -189,48 +190,68 @@ AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `pack
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
+# Positions whose logits exist at the same time. A chunk of 4,096 keeps a GPU busy; its logits and a copy of them take
+# 8 * CHUNK * V bytes, which `common.run.memory.estimate` counts.
+CHUNK = 4096
+
+
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient, and is NaN where it
-    is not wanted. The weight's gradient is added up over the chunks in float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The backward pass computes them again, but not their
+    normalisers, which the forward pass has kept. The entropy carries no gradient, and is NaN where it is not wanted.
+    The weight's gradient is added up over the chunks in float32."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk, wants_entropy):
         logp = torch.empty(len(targets), device=hidden.device)
+        log_z = torch.empty_like(logp)
         entropy = torch.full_like(logp, torch.nan)
         for i in range(0, len(targets), chunk):
-            logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
-            log_z = logits.logsumexp(-1)
-            logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
+            part = slice(i, i + chunk)
+            logits = (hidden[part] @ weight.T).float()  # (chunk, V)
+            log_z[part] = logits.logsumexp(-1)
+            logp[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
             if wants_entropy:
-                entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
+                probabilities = (logits - log_z[part, None]).exp_()
+                entropy[part] = log_z[part] - probabilities.mul_(logits).sum(-1)
+                del probabilities
             del logits  # or two chunks' would exist at once
-        ctx.save_for_backward(hidden, weight, targets)
+        ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
         return logp, entropy
 
     @staticmethod
     def backward(ctx, grad_logp, _):
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, log_z = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for i in range(0, len(targets), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            probabilities = torch.softmax((hidden[part] @ weight.T).float(), -1)
+            logits = (hidden[part] @ weight.T).float()
+            probabilities = logits.sub_(log_z[part, None]).exp_()
             grad_logits = probabilities.mul_(-grad_logp[part, None])  # d log p(target) / d logits = onehot - p
             grad_logits.scatter_add_(-1, targets[part, None], grad_logp[part, None])
             grad_logits = grad_logits.to(hidden.dtype)
+            del logits, probabilities
             grad_hidden[part] = grad_logits @ weight
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[part]
-            del probabilities, grad_logits
+                grad_weight += _float32_product(grad_logits.T, hidden[part])
+            del grad_logits
         return grad_hidden, grad_weight, None, None, None
 
 
+def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in float32. On a GPU the product of two half-precision matrices is not rounded before it is returned; other
+    devices have no such kernel, and the caller's sum is then one of rounded products."""
+    if a.is_cuda and a.dtype in HALF:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
 def _forward(
-    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = 1024
+    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = CHUNK
 ) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = model.model(
         input_ids=packed.input_ids,

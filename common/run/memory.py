@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.logprob import local_tensor
+from common.logprob import CHUNK, local_tensor
 
 GB = 1e9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
@@ -53,7 +53,12 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     of_layer = (4 * c + 8) * hidden + 4 * c * queries + 4 * c * mlp
     stored = c * hidden if args.checkpoint_activations else of_layer
     at_work = tokens * (of_layer + 2 * c * mlp)  # the layer recomputed, and gradients inside its MLP
-    head = 8 * 1024 * vocab + (0 if args.lora_rank else 4 * vocab * hidden)  # a chunk's logits, softmax; the gradient
+    chunk = min(CHUNK, tokens)
+    head = 8 * chunk * vocab  # a chunk's logits, and a copy of them
+    if not args.lora_rank:
+        # The weight's gradient in float32, beside a chunk's logits and their gradient, or beside the latter and what
+        # the chunk adds to it.
+        head = max(head, 6 * chunk * vocab + 4 * vocab * hidden, 2 * chunk * vocab + 8 * vocab * hidden)
     # Gathered are two layers and the embedding; trained ones have gradients too, a layer's in float32 to be summed.
     of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
     gathered = 2 * c * of_weights + c * vocab * hidden

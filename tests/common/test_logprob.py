@@ -9,7 +9,8 @@ import torch
 from conftest import tiny_model
 from transformers import AutoModelForCausalLM
 
-from common.logprob import causal_lm, compile_layers, pack, plan_microbatches, token_logprobs, weights
+import common.logprob
+from common.logprob import CHUNK, _LogProbHead, causal_lm, compile_layers, pack, plan_microbatches, token_logprobs, weights
 from common.logprob import load_model as load
 from common.rollout import Rollout
 
@@ -155,8 +156,6 @@ def aligned_at_the_beginning(query, key, value, cu_queries, cu_keys, *sizes, **o
 def on_a_cpu(monkeypatch, attention: str) -> None:
     import torch.nn.attention.varlen
 
-    import common.logprob
-
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
     monkeypatch.setattr(common.logprob, "_padded_attention", getattr(common.logprob, attention))
 
@@ -224,10 +223,8 @@ def test_in_bfloat16_the_error_is_no_larger_than_that_of_transformers(tmp_path):
     assert (ours - exact).abs().mean() <= 1.2 * (theirs - exact).abs().mean()
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1024])
+@pytest.mark.parametrize("chunk", [1, 7, 10, 19, 20, 21, CHUNK])
 def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chunk):
-    from common.logprob import _LogProbHead
-
     torch.manual_seed(0)
     hidden = torch.randn(20, 8, dtype=torch.float64).float().requires_grad_()
     weight = torch.randn(11, 8).requires_grad_()
@@ -244,6 +241,48 @@ def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chu
     theirs = torch.autograd.grad((log_probs[range(20), targets] * g).sum(), (hidden, weight))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_backward_pass_of_the_head_has_no_normaliser_of_its_own(monkeypatch):
+    """log Z comes from the forward pass: one logsumexp for each chunk, and no softmax."""
+    calls, real = [], torch.Tensor.logsumexp
+    monkeypatch.setattr(torch.Tensor, "logsumexp", lambda *args: calls.append("logsumexp") or real(*args))
+    monkeypatch.setattr(torch, "softmax", lambda *_: pytest.fail("a softmax normalises once more"))
+    hidden, weight = torch.randn(20, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    logp, _ = _LogProbHead.apply(hidden, weight, torch.zeros(20, dtype=torch.long), 7, True)
+    assert len(calls) == 3
+    logp.sum().backward()
+    assert len(calls) == 3
+
+
+def test_the_gradient_of_the_heads_weight_is_summed_over_chunks_in_float32(monkeypatch):
+    """With the product of a GPU, which is not rounded to bfloat16, the sum over 64 chunks is as good as one chunk."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(512, 8).bfloat16(), torch.randn(11, 8).bfloat16()
+    targets = torch.randint(11, (512,))
+
+    def gradient(chunk: int) -> torch.Tensor:
+        head = weight.clone().requires_grad_()
+        logp, _ = _LogProbHead.apply(hidden, head, targets, chunk, False)
+        # The class returns float32; autograd would round the whole sum to the weight's bfloat16.
+        return logp.grad_fn.apply(torch.ones(512), None)[1]
+
+    monkeypatch.setattr(common.logprob, "_float32_product", lambda a, b: a.float() @ b.float())
+    whole, chunked = gradient(512), gradient(8)
+    assert whole.dtype == torch.float32
+    assert (chunked - whole).abs().max() < 1e-5 * whole.abs().max()
+    monkeypatch.undo()
+    assert (gradient(8) - whole).abs().max() < 1e-2 * whole.abs().max()
+
+
+def test_the_product_of_a_gpu_is_taken_in_float32():
+    """By shape only: the operator with its argument exists in this version of torch, and returns float32."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        a, b = (torch.empty(4, n, device="cuda", dtype=torch.bfloat16) for n in (3, 5))
+        product = common.logprob._float32_product(a.T, b)
+    assert product.dtype == torch.float32 and product.shape == (3, 5)
 
 
 def test_checkpointed_activations_change_nothing(tmp_path):

@@ -67,9 +67,12 @@ def test_the_activations_of_a_3b_model_are_those_counted_by_hand():
     # Two gathered layers and the gradients of one, in bfloat16 and float32; the embedding and its gradient.
     gathered = (2 * 2 + 2 + 4) * weights + 2 * 2 * 151936 * 2048
     inputs = 36 * 16384 * 2 * 2048
-    assert parts(QWEN_3B)["activations"] == (inputs + 16384 * (layer + 4 * 11008) + gathered) / 1e9
+    head = 8 * 4096 * 151936  # more than the layer at work, 16384 * (layer + 4 * 11008)
+    assert parts(QWEN_3B)["activations"] == (inputs + head + gathered) / 1e9
     without = parts(QWEN_3B, checkpoint_activations=False)["activations"]
-    assert without == (36 * 16384 * layer + 16384 * (layer + 4 * 11008) + gathered) / 1e9
+    assert without == (36 * 16384 * layer + head + gathered) / 1e9
+    twice = parts(QWEN_3B, microbatch_tokens=32768)["activations"]
+    assert twice == (2 * inputs + 32768 * (layer + 4 * 11008) + gathered) / 1e9
 
 
 def test_one_group_that_fills_the_window_is_the_largest_pass_where_it_exceeds_the_micro_batch():
