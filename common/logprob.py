@@ -335,9 +335,12 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
         fully_shard(layer, **options)
     fully_shard(model, **options)
     register_fsdp_forward_method(model, "packed_logprobs")
-    for module in (model, *model.model.layers):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # a factor of one needs no scaled reduction, which gloo lacks
+    if mesh.size() > 1:  # alone, FSDP2 would divide every gradient by one, into a temporary of its size
+        for module in (model, *model.model.layers):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(
+                True
+            )  # a factor of one needs no scaled reduction, which gloo lacks
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

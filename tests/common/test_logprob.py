@@ -7,12 +7,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 import common.logprob
-from common.logprob import CHUNK, _LogProbHead, causal_lm, compile_layers, pack, plan_microbatches, token_logprobs, weights
+from common.logprob import (
+    CHUNK,
+    _LogProbHead,
+    causal_lm,
+    compile_layers,
+    full_tensor,
+    pack,
+    plan_microbatches,
+    token_logprobs,
+    weights,
+)
 from common.logprob import load_model as load
 from common.rollout import Rollout
+from common.run import start_processes
 
 
 def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False, dtype=torch.float32):
@@ -319,6 +331,37 @@ def test_compiled_layers_give_the_same_at_any_length(tmp_path, monkeypatch, lora
     assert list(plain.state_dict()) == list(compiled.state_dict())
     # For all layers and lengths: norm and MLP, with gradient and without, the first norm apart.
     assert 4 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8
+
+
+def test_one_process_divides_no_gradient_and_has_that_of_an_unsharded_model(tmp_path):
+    """The gradients of FSDP2 on one rank, without a division of the flat gradient, which needs a copy of its size."""
+    path, packed = tiny_model(tmp_path, "qwen3"), pack(make_rollout(), [0, 1, 2])
+    plain = load_model(path)
+    start_processes(0)
+    try:
+        sharded = load_model(path)
+        token_logprobs(plain, packed)[0].sum().backward()
+        logp = token_logprobs(sharded, packed)[0].sum()
+        with CountedOperations() as operations:
+            logp.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    by_a_number = [args for name, args in operations.calls if name.startswith("aten.div") and args[1:] == (1.0,)]
+    assert by_a_number == []
+    for a, b in zip(plain.parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(a.grad, full_tensor(b.grad))
+
+
+class CountedOperations(TorchDispatchMode):
+    """Keeps the names and the plain numbers among the arguments of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls.append((str(function), tuple(None if isinstance(a, torch.Tensor) else a for a in args)))
+        return function(*args, **(kwargs or {}))
 
 
 def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_path):
