@@ -25,11 +25,11 @@ from transformers import AutoTokenizer
 from common.data import batch_indices, load_problems, load_prompts, load_validation
 from common.evaluate import validate
 from common.grading import Grader
-from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
+from common.logprob import base_logprobs, full_tensor, load_model, packed_microbatches, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
 from common.run.memory import check_memory, moments_on_device
-from common.run.metrics import Metrics, stop_unless_finite
+from common.run.metrics import Metrics
 
 RETURN_READS = {"logp_base"}  # what `objective` uses
 
@@ -197,8 +197,7 @@ def main(args: Args) -> None:
 
         # 3. one pass over the groups: log-probabilities, return, leave-one-out, loss, backward
         with metrics.time("train"):
-            for groups, backward in plan_microbatches(rollout, learns, args.microbatch_tokens):
-                packed = pack(rollout, groups, device)
+            for packed, backward in packed_microbatches(rollout, learns, args.microbatch_tokens, device):
                 with torch.set_grad_enabled(backward):
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
                 logp = packed.sum(token_logp.detach())  # (b,)
@@ -207,7 +206,7 @@ def main(args: Args) -> None:
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
-                stop_unless_finite("loss", loss, [batch[group].id for group in groups])
+                metrics.watch("loss", loss, [batch[group].id for group in packed.groups])
                 if backward:
                     loss.backward()
                 metrics.mean("objective/return", returns)
@@ -217,7 +216,8 @@ def main(args: Args) -> None:
                 metrics.sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), entropy, packed.sampler_logp)
             grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
-            stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.watch("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.stop_unless_finite()
             warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
             optimizer.param_groups[0]["lr"] = warm * args.learning_rate
             with moments_on_device(optimizer, args.moments_on_host):

@@ -135,11 +135,26 @@ def test_a_prompt_is_in_the_row_once_and_every_response_attends_to_it():
     prompts, responses = rollout.prompts, rollout.responses
     row = prompts[2] + sum(responses[6:], []) + prompts[0] + sum(responses[:3], [])
     assert packed.input_ids[0].tolist() == row
-    sequences = [prompts[i // 3] + responses[i] for i in packed.rows]
+    sequences = [prompts[i // 3] + responses[i] for i in packed.rows.tolist()]
     keys = packed.keys.split(packed.cu_keys.diff().tolist())
     assert [packed.input_ids[0][k].tolist() for k in keys] == sequences
     assert [packed.position_ids[0][k].tolist() for k in keys] == [list(range(len(s))) for s in sequences]
     assert packed.max_keys == max(map(len, sequences)) and packed.cu_queries[-1] == len(row)
+
+
+def test_copies_to_a_gpu_come_from_pinned_memory_and_do_not_wait(monkeypatch):
+    pinned, copies, real = [], [], torch.Tensor.to
+
+    def to(tensor, *args, **kwargs):
+        if torch.device("cuda") in args:
+            copies.append((any(tensor is each for each in pinned), kwargs))
+            return tensor
+        return real(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    packed = pack(make_rollout(), [0, 1], torch.device("cuda"))
+    assert copies == [(True, {"non_blocking": True})] * sum(isinstance(v, torch.Tensor) for v in vars(packed).values())
 
 
 # --- attention as a GPU does it, with a stand-in for the kernel -------------------------------------------------------
@@ -376,8 +391,8 @@ def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_
 def test_sums_by_response_and_spreads_back():
     rollout = make_rollout()
     packed = pack(rollout, [2, 0])
-    lengths = torch.tensor([len(rollout.responses[row]) for row in packed.rows])
-    assert packed.rows == [6, 7, 8, 0, 1, 2]
+    lengths = torch.tensor([len(rollout.responses[row]) for row in packed.rows.tolist()])
+    assert packed.rows.tolist() == [6, 7, 8, 0, 1, 2] and packed.groups == [2, 0]
     assert torch.equal(packed.sum(torch.ones(int(lengths.sum()))), lengths.double())
     assert torch.equal(packed.sum(packed.spread(torch.arange(6.0))), lengths * torch.arange(6.0).double())
 
