@@ -87,8 +87,8 @@ class Args:
     """auto: vLLM on a GPU, transformers on a CPU"""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU; master weights are float32 always"""
-    microbatch_tokens: int = 16384
-    """most tokens of a pass, each response with its prompt; groups stay whole, so a larger one goes alone"""
+    microbatch_tokens: int = 0
+    """most tokens in a forward pass, each response with its prompt; groups stay whole; 0 for what fits the memory"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
     compile_layers: bool = True
@@ -97,6 +97,8 @@ class Args:
     """keep Adam's moments in host memory but for the optimizer step; copies 8 bytes a parameter each way"""
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
+    skip_memory_check: bool = False
+    """start even if the memory estimate says that the run does not fit"""
     base_curves: bool = True
     """log pi_base and the KL to it also where the return reads neither; costs the base's memory and forward pass"""
     num_grading_workers: int = 0
