@@ -111,8 +111,8 @@ def start_sampler(
     dtype, device: default bfloat16 on a GPU where there is one, float32 on a CPU
     stop_ids: default `stop_token_ids` of the model and its tokenizer
     max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
-    kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: 1 GiB on a CPU, on a GPU what
-        gpu_memory_utilization leaves)
+    kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: as much as max_num_seqs responses that fill
+        the window need, but at most 1 GiB on a CPU and what gpu_memory_utilization leaves on a GPU)
     requests: vLLM will be asked to `submit` too, not only to `generate`
     deterministic: vLLM then chooses tokens by the numbers of the request, as transformers always does
     engine_args: passed to vllm.LLM as they are
@@ -139,15 +139,71 @@ def start_sampler(
         return TransformersSampler(model, max_total_tokens, stop_ids, device=device, max_batch=max_num_seqs, **shared)
     if importlib.util.find_spec("vllm") is None:
         raise RuntimeError("vLLM is not installed: pip install -r requirements.txt, or use --sampler transformers")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process, where tensors are passed
+    set_engine_environment(on_gpu, requests)
     if not on_gpu:
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles C++ for ten seconds
         engine_args.setdefault("enforce_eager", True)
     engine_args |= dict(max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization)
     engine_args |= dict(requests=requests, deterministic=deterministic)
     from common.rollout.vllm import VLLMSampler
 
     return VLLMSampler(model, max_total_tokens, stop_ids, **shared, **engine_args)
+
+
+def set_engine_environment(on_gpu: bool, requests: bool) -> None:
+    """Sets the environment variables that vLLM reads while it is imported and started; what the user set is kept."""
+    defaults = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where tensors can be passed to it
+        # FlashInfer's kernels for top-p and top-k, which we never use, would be compiled at the start: that needs nvcc
+        # and the CUDA headers.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",  # otherwise 50 lines at the start and three a step
+    }
+    if not on_gpu:
+        defaults["TORCHDYNAMO_DISABLE"] = "1"  # otherwise the first request compiles C++ for ten seconds
+    if requests:
+        # Newer engines have a second model runner, which takes another kind of logits processor.
+        defaults["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+# What a vLLM engine takes beside weights and KV cache: activations of its longest prefill, float32 logits of all rows,
+# CUDA graphs. An allowance.
+ENGINE_WORKSPACE = 3 * 10**9
+
+
+def kv_cache_bytes(config, max_num_seqs: int, window: int, dtype_bytes: int) -> int:
+    """Returns the bytes of keys and values of `max_num_seqs` sequences that fill the window.
+
+    vLLM shares the cache out in blocks of 16 to 128 tokens and keeps one block for itself: so a sequence is rounded up
+    to 128 tokens, and 128 are added. `config` is that of the transformers model.
+    """
+    tokens = max_num_seqs * 128 * -(-window // 128) + 128
+    return tokens * kv_token_bytes(config, dtype_bytes)
+
+
+def kv_token_bytes(config, dtype_bytes: int) -> int:
+    """Returns the bytes of one token's keys and values in all layers."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * dtype_bytes
+
+
+def engine_bytes(
+    config, num_parameters: int, max_num_seqs: int, window: int, dtype_bytes: int, limit: float
+) -> tuple[float, int | None]:
+    """Returns the bytes a vLLM engine takes on a GPU, and the KV cache it is asked for; None leaves that to vLLM.
+
+    limit: the most the engine may take: gpu_memory_utilization times the memory of the card
+
+    A cache of more than `max_num_seqs` full windows is never filled, so the engine gets no more than that. vLLM ignores
+    gpu_memory_utilization where it is told the size of the cache. It is told only where that stays below the limit;
+    otherwise vLLM measures what the rest of the engine takes and fills the limit.
+    """
+    kv_cache = kv_cache_bytes(config, max_num_seqs, window, dtype_bytes)
+    needed = num_parameters * dtype_bytes + kv_cache + ENGINE_WORKSPACE
+    return (needed, kv_cache) if needed < limit else (limit, None)
 
 
 def _budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:

@@ -18,6 +18,7 @@ from common.rollout import (
     _problem_words,
     _raise_if_missing,
     _rollout,
+    kv_token_bytes,
     uniforms,
 )
 
@@ -153,10 +154,8 @@ class TransformersSampler:
 
     def capacity(self, max_total_tokens: int) -> int:
         """Gives the number of rows of this length that run at the same time."""
-        config = self.model.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
-        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+        row_bytes = max_total_tokens * kv_token_bytes(self.model.config, self.model.dtype.itemsize)
+        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // row_bytes))
 
     def submit(self, request: Request) -> None:
         """Takes a request; `collect` samples for all that wait."""

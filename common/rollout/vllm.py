@@ -1,19 +1,34 @@
 """vLLM in this process, with weights pushed in place, and its normalisers of each token's law."""
 
 import hashlib
+import io
 import os
 import random
+import sys
+import warnings
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config as inductor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.rollout import NamedTensors, Request, Rollout, Sample, _budgets, _problem_words, _raise_if_missing, _rollout
+from common.rollout import (
+    NamedTensors,
+    Request,
+    Rollout,
+    Sample,
+    _budgets,
+    _problem_words,
+    _raise_if_missing,
+    _rollout,
+    engine_bytes,
+    kv_cache_bytes,
+)
 from common.rollout.transformers import entropy, inverse_cdf, log_z
 
 
@@ -132,6 +147,66 @@ def _own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
+class EngineThreads:
+    """A block in which the engine runs, with the threads it wants; outside it the trainer has its own again.
+
+    In this process, which is the trainer's too, vLLM sets torch to one CPU thread and inductor to one compilation
+    thread (on a CPU it disables `torch.set_num_threads`). Its compiled code was made with these settings and so runs
+    with them.
+    """
+
+    VARIABLE = "TORCHINDUCTOR_COMPILE_THREADS"
+
+    def __init__(self):
+        self.engine: tuple[int, int] | None = None  # torch's and inductor's threads; known after the first block
+
+    def __enter__(self) -> None:
+        self.trainer, self.set_num_threads = self._get(), torch.set_num_threads
+        self.variable = os.environ.get(self.VARIABLE)
+        if self.engine:
+            self._set(*self.engine)
+
+    def __exit__(self, *_) -> None:
+        self.engine = self._get()
+        torch.set_num_threads = self.set_num_threads
+        self._set(*self.trainer)
+        os.environ.pop(self.VARIABLE, None)
+        if self.variable is not None:
+            os.environ[self.VARIABLE] = self.variable
+
+    @staticmethod
+    def _get() -> tuple[int, int]:
+        return torch.get_num_threads(), inductor.compile_threads
+
+    @staticmethod
+    def _set(num_threads: int, compile_threads: int) -> None:
+        if num_threads != torch.get_num_threads():
+            torch.set_num_threads(num_threads)
+        inductor.compile_threads = compile_threads
+
+
+def _quiet() -> bool:
+    return os.environ.get("VLLM_LOGGING_LEVEL", "").upper() in ("ERROR", "CRITICAL")
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Holds back what is printed to stderr (progress bars, harmless warnings) and shows it only if the start fails.
+
+    Where VLLM_LOGGING_LEVEL asks for more than errors, it does nothing.
+    """
+    if not _quiet():
+        yield
+        return
+    held = io.StringIO()
+    try:
+        with redirect_stderr(held), warnings.catch_warnings(action="ignore"):
+            yield
+    except BaseException:
+        print(held.getvalue(), file=sys.stderr)
+        raise
+
+
 class _AtOnce:
     """Takes the place of `process_outputs` of an engine's output processor, and gives it the tokens of a request that
     asked for its final output only all at once, when it has ended: its work for each token, in Python, held up every
@@ -201,24 +276,35 @@ class VLLMSampler:
         deterministic: bool = False,
         **engine_args,
     ):
-        from vllm import LLM
-
         self.max_total_tokens, self.stop_ids = max_total_tokens, list(stop_ids)
         self.on_gpu = torch.cuda.is_available()
+        config = AutoConfig.from_pretrained(model)
+        with torch.device("meta"):
+            shapes = AutoModelForCausalLM.from_config(config)
+        self.names = set(shapes.state_dict())
+        # A method that asks again and again keeps the last answer of each chain cached beside the one that is sampled.
+        rows = 2 * max_num_seqs if requests else max_num_seqs
+        shape = (rows, max_total_tokens, (getattr(torch, dtype) if isinstance(dtype, str) else dtype).itemsize)
         if self.on_gpu:
             defaults = dict(enable_sleep_mode=True, async_scheduling=True)
+            limit = gpu_memory_utilization * torch.cuda.get_device_properties().total_memory
+            if kv_cache_memory_bytes is None:
+                _, kv_cache_memory_bytes = engine_bytes(config, shapes.num_parameters(), *shape, limit)
         else:  # vLLM would plan for nearly all memory, and its blocks of 128 tokens would share no short prompt
             defaults = dict(block_size=32)
-            kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
+            if kv_cache_memory_bytes is None:
+                kv_cache_memory_bytes = min(kv_cache_bytes(config, *shape), 1 << 30)
         self.recorder, self.deterministic = None, deterministic
         if requests:
             self.recorder = Recorder(max_total_tokens)
-            defaults["logits_processors"] = [logits_processor(self.recorder)]
-            # Newer engines have a second model runner, which takes another kind of processor.
-            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
-        with _own_randomness(0):
+        self.threads = EngineThreads()
+        with self.threads, _own_randomness(0), _quiet_start():
+            from vllm import LLM  # which sets the number of threads too
+
+            if requests:
+                defaults["logits_processors"] = [logits_processor(self.recorder)]
             self.llm = LLM(
                 model=str(model),
                 dtype=dtype,
@@ -226,6 +312,7 @@ class VLLMSampler:
                 max_num_seqs=max_num_seqs,
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_memory_bytes=kv_cache_memory_bytes,
+                use_tqdm_on_load=not _quiet(),
                 skip_tokenizer_init=True,  # ids in, ids out
                 generation_config="vllm",  # the model's own would set top_p, top_k and more stop ids
                 logprobs_mode="raw_logprobs",  # log p at temperature 1
@@ -233,8 +320,6 @@ class VLLMSampler:
             )
         processor = self.llm.llm_engine.output_processor
         processor.process_outputs = _AtOnce(processor)
-        with torch.device("meta"):
-            self.names = set(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).state_dict())
         self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
         self.stale = False  # weights were lost, or a push did not go through
 
@@ -276,7 +361,7 @@ class VLLMSampler:
         words = _problem_words(problem_ids, len(prompts))
         # Requests carry no seed of their own: equal prompts with equal seeds would get equal samples.
         digest = hashlib.blake2b(repr((seed, step, words)).encode(), digest_size=4).digest()
-        with _own_randomness(int.from_bytes(digest, "little")):
+        with _own_randomness(int.from_bytes(digest, "little")), self.threads:
             outputs = self.llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts],
                 [self._params(n, budget, temperature, fixed_length) for budget in budgets],
@@ -309,11 +394,16 @@ class VLLMSampler:
         )
         self.llm.llm_engine.add_request(str(row), {"type": "token", "prompt_token_ids": request.prompt}, params)
 
+    def step(self) -> list:
+        """Runs one step of the engine; returns the outputs of vLLM that it led to."""
+        with self.threads:
+            return self.llm.llm_engine.step()
+
     def collect(self) -> list[Sample]:
         """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
         engine, samples = self.llm.llm_engine, []
         while not samples and engine.has_unfinished_requests():
-            for output in engine.step():
+            for output in self.step():
                 answer = output.outputs[0]
                 key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
                 lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
