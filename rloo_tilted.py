@@ -99,7 +99,8 @@ class Args:
     compile_layers: bool = True
     """on a GPU, compile the MLP and the norms of every layer: other last bits, a slower first step"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory but for the optimizer step; copies 8 bytes a parameter each way"""
+    """keep Adam's moments in host memory but for the optimizer step (copies 8 bytes a parameter each way); also switched on
+    where a run fits a GPU in no other way"""
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
     skip_memory_check: bool = False

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.logprob import CHUNK, local_tensor
+from common.rollout import engine_bytes
 from common.run.metrics import gather
 
 GB = 1e9
@@ -23,6 +24,10 @@ PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8
 AUTO_SHARE = 0.9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
+
+
+# Rows that the scripts' sampler runs at the same time: the default of common.rollout.start_sampler.
+MAX_NUM_SEQS = 256
 
 
 @dataclass
@@ -126,13 +131,15 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
     set. All ranks choose the same.
 
-    The sampler is asleep while training on a GPU; on a CPU its copy of the weights stays."""
+    vLLM on a GPU is asleep while training; any other sampler's copy of the weights stays."""
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
     free = available(device) / (1 if on_gpu else world)
-    if on_gpu:
-        engine = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
-    else:
-        engine = dtype.itemsize * count_parameters(config)
+    sleeps = on_gpu and args.sampler != "transformers"
+    engine = dtype.itemsize * count_parameters(config)
+    if sleeps:
+        limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
+        window, rows = args.max_total_tokens, MAX_NUM_SEQS
+        engine, _ = engine_bytes(config, count_parameters(config), rows, window, dtype.itemsize, limit)
 
     def parts_of(settings) -> list[Part]:
         parts = estimate(config, settings, world, dtype.itemsize, needs_base)
@@ -140,7 +147,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         return parts + allowance
 
     def phases_of(settings) -> dict[str, float]:
-        return peaks(parts_of(settings), settings.moments_on_host, engine, engine_stays=not on_gpu)
+        return peaks(parts_of(settings), settings.moments_on_host, engine, engine_stays=not sleeps)
 
     def fits(tokens: int, on_host: bool) -> bool:
         settings = copy(args)
@@ -164,7 +171,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     args.microbatch_tokens, args.moments_on_host = tokens, on_host
 
     parts, phases = parts_of(args), phases_of(args)
-    parts.append(Part("sampler", engine, "--gpu-memory-utilization"))
+    parts.append(Part("sampler", engine, "--gpu-memory-utilization, --max-total-tokens"))
     lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]
     lines += [f"  {phase:26}{size / GB:8.2f} GB   of {free / GB:.2f} GB free" for phase, size in phases.items()]
     lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []

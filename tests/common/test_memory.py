@@ -3,10 +3,14 @@ Adam's moments on the host, which change no bit; fifty steps, after which nothin
 
 import copy
 import gc
+import inspect
+import io
 import json
+import re
 import subprocess
 import sys
 import weakref
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +24,7 @@ from transformers import AutoConfig, Qwen2Config, Qwen3Config
 
 import common.run.memory
 from common.logprob import _LogProbHead, base_logprobs, load_model, pack, token_logprobs
+from common.rollout import start_sampler
 from common.run import start_processes
 from common.run.memory import check_memory, count_parameters, estimate, moments_on_device, peaks
 
@@ -37,7 +42,7 @@ def settings(**changes) -> SimpleNamespace:
     """What the estimate reads of a script's Args, as they are by default."""
     shared = dict(lora_rank=0, checkpoint_activations=True, compile_layers=True, microbatch_tokens=16384, group_size=8)
     shared |= dict(num_problems=32, max_total_tokens=2048, moments_on_host=False, gpu_memory_utilization=0.4)
-    return SimpleNamespace(**shared | dict(skip_memory_check=False) | changes)
+    return SimpleNamespace(**shared | dict(sampler="auto", skip_memory_check=False) | changes)
 
 
 def parts(config, world=1, needs_base=True, **changes) -> dict[str, float]:
@@ -157,7 +162,8 @@ def test_a_run_that_does_not_fit_starts_if_it_is_told_to(tmp_path, monkeypatch, 
 
 
 def chosen_on(monkeypatch, folder, config, card_gb: float, host_gb=200.0, world=1, **changes) -> SimpleNamespace:
-    """The arguments after check_memory on a GPU of that size, of which half a GB is in use."""
+    """The arguments after check_memory on a GPU of that size, of which half a GB is in use, and what it printed of each
+    phase, GB."""
     start_processes(0)
     config.save_pretrained(folder)
     args, card = settings(microbatch_tokens=0, **changes), SimpleNamespace(total_memory=card_gb * 1e9)
@@ -167,7 +173,10 @@ def chosen_on(monkeypatch, folder, config, card_gb: float, host_gb=200.0, world=
         patch.setattr(common.run.memory, "available", lambda device: free[device.type])
         patch.setattr(torch.distributed, "get_world_size", lambda: world)
         patch.setattr(common.run.memory, "gather", lambda items: items * world)
-        check_memory(folder, args, torch.device("cuda"), torch.bfloat16, True)
+        with redirect_stdout(io.StringIO()) as printed:
+            check_memory(folder, args, torch.device("cuda"), torch.bfloat16, True)
+    found = re.findall("^  (?:while|in the optimizer) ([a-z]+) +([0-9.]+) GB", printed.getvalue(), re.M)
+    args.printed, args.phases = printed.getvalue(), {phase: float(size) for phase, size in found}
     return args
 
 
@@ -183,13 +192,31 @@ def chosen_on(monkeypatch, folder, config, card_gb: float, host_gb=200.0, world=
         (150.0, 1, {"checkpoint_activations": False, "max_total_tokens": 512}, 8192),
     ],
 )
-def test_the_largest_pass_that_fits_is_chosen(tmp_path, monkeypatch, capsys, card_gb, world, changes, tokens):
+def test_the_largest_pass_that_fits_is_chosen(tmp_path, monkeypatch, card_gb, world, changes, tokens):
     args = chosen_on(monkeypatch, tmp_path, QWEN_3B, card_gb, world=world, **changes)
     if tokens:
         assert (args.microbatch_tokens, args.moments_on_host) == (tokens, False)
     else:
         assert args.moments_on_host  # stored activations leave no room for the moments
-    assert f"chosen to fit: --microbatch-tokens {args.microbatch_tokens}" in capsys.readouterr().out
+    assert f"chosen to fit: --microbatch-tokens {args.microbatch_tokens}" in args.printed
+
+
+def test_the_defaults_of_a_3b_model_need_less_than_74_gb(tmp_path, monkeypatch):
+    phases = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0).phases
+    # Parameters, moments and base: 18 bytes each but for the gradients' 4; vLLM's weights, KV cache and workspace.
+    sampling = (4 + 8 + 2) * 3.085938688 + 2 + 2 * 3.085938688 + (256 * 2048 + 128) * 2 * 36 * 2 * 128 * 2 / 1e9 + 3
+    assert phases["sampling"] == pytest.approx(sampling, abs=0.01)
+    assert max(phases.values()) < 74
+
+
+def test_the_engine_counts_with_what_it_takes_and_a_transformers_sampler_stays(tmp_path, monkeypatch):
+    assert inspect.signature(start_sampler).parameters["max_num_seqs"].default == common.run.memory.MAX_NUM_SEQS
+    small = dict(max_total_tokens=512)
+    for share, engine in ((0.4, 2 * 3.085938688 + (256 * 512 + 128) * 36864 / 1e9 + 3), (0.1, 8.5)):
+        phases = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0, gpu_memory_utilization=share, **small).phases
+        assert phases["sampling"] == pytest.approx(14 * 3.085938688 + 2 + engine, abs=0.01)
+    stays = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0, sampler="transformers", **small).phases
+    assert stays["step"] - phases["step"] == pytest.approx(2 * 3.085938688, abs=0.01)
 
 
 def test_a_chosen_size_stays_and_so_does_that_of_a_cpu(tmp_path, monkeypatch):
@@ -207,7 +234,7 @@ def test_a_chosen_size_stays_and_so_does_that_of_a_cpu(tmp_path, monkeypatch):
 
 def test_the_4b_recipe_fits_one_80_gb_card_with_its_moments_on_the_host(tmp_path, monkeypatch):
     args = chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, max_total_tokens=4096)
-    assert args.moments_on_host
+    assert args.moments_on_host and max(args.phases.values()) < 78
     assert not chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, world=2, max_total_tokens=4096).moments_on_host
     with pytest.raises(MemoryError, match="--skip-memory-check"):
         chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, host_gb=30, max_total_tokens=4096)
