@@ -24,12 +24,12 @@ import torch
 from common.data import Problem, batch_indices, load_prompts, load_tokenizer, load_training, load_validation
 from common.evaluate import validate
 from common.grading import Grader, Verdict
-from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
+from common.logprob import base_logprobs, full_tensor, load_model, packed_microbatches, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import Run, compute_dtype, rank_slice, resolve_model, start, start_processes
 from common.run import arguments as arg
 from common.run.memory import check_memory, moments_on_device
-from common.run.metrics import Metrics, stop_unless_finite
+from common.run.metrics import Metrics
 from common.run.unknown import UNKNOWN, reads_unknown
 
 
@@ -93,16 +93,18 @@ class Args:
     """program that samples; auto: vLLM on a GPU, transformers on a CPU"""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU; master weights are always float32"""
-    microbatch_tokens: arg.PositiveInt = 16384
-    """most tokens in a forward pass, each response with its prompt; groups stay whole, so a larger one goes alone"""
+    microbatch_tokens: arg.NonNegativeInt = 0
+    """most tokens in a forward pass, each response with its prompt; groups stay whole; 0 for what fits the memory"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass, which saves memory"""
     compile_layers: bool = True
     """compile MLPs and norms on a GPU: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory outside the optimizer step; copies 8 bytes a parameter each way"""
+    """keep Adam's moments in host memory outside the optimizer step; also done where a run fits a GPU in no other way"""
     gpu_memory_utilization: arg.Share = 0.4
     """share of the GPU's memory that vLLM may take while it samples"""
+    skip_memory_check: bool = False
+    """start even if the memory estimate says that the run does not fit"""
     base_curves: bool = True
     """log log pi_base and the KL even when the objective ignores them; costs a base copy and a forward pass"""
     num_grading_workers: arg.NonNegativeInt = 0
@@ -218,8 +220,7 @@ def main(args: Args) -> None:
 
         # 3. one pass over the groups: log-probabilities, return, leave-one-out, loss, backward
         with metrics.time("train"):
-            for groups, backward in plan_microbatches(rollout, needs_backward, args.microbatch_tokens):
-                packed = pack(rollout, groups, device)
+            for packed, backward in packed_microbatches(rollout, needs_backward, args.microbatch_tokens, device):
                 rows = packed.rows
                 with torch.set_grad_enabled(backward):
                     token_logp, token_entropy = token_logprobs(policy, packed)  # (N,), (N,)
@@ -232,7 +233,7 @@ def main(args: Args) -> None:
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
-                stop_unless_finite("loss", loss, [batch[group].id for group in groups])
+                metrics.watch("loss", loss, [batch[group].id for group in packed.groups])
                 if backward:
                     loss.backward()
                 metrics.mean("objective/return", returns)
@@ -242,7 +243,8 @@ def main(args: Args) -> None:
                 metrics.sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), token_entropy, packed.sampler_logp)
             grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
-            stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.watch("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.stop_unless_finite()
             warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
             optimizer.param_groups[0]["lr"] = warm * args.learning_rate
             with moments_on_device(optimizer, args.moments_on_host):

@@ -160,7 +160,7 @@ TRAINING = [
     *("--importance-weight-cap -1", "--importance-weight-cap nan", "--validation-size -3", "--seed -1"),
     *("--seed 4294967296", "--lora-rank -4", "--weight-decay nan", "--weight-decay -1", "--weight-decay inf"),
     *("--learning-rate inf", "--learning-rate 0", "--learning-rate nan", "--warmup-steps -1", "--num-steps 0"),
-    *("--num-problems 0", "--eval-every 0", "--max-total-tokens 1", "--microbatch-tokens 0"),
+    *("--num-problems 0", "--eval-every 0", "--max-total-tokens 1"),
     *("--gpu-memory-utilization 0", "--gpu-memory-utilization 1.5", "--num-grading-workers -1", "--exp-name a/b"),
 ]
 OTHERS = {
