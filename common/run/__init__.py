@@ -315,11 +315,13 @@ class Run:
             dist.barrier()  # torchrun ends the others as soon as one has left
             sys.exit(STOPPED)
 
-    def save(self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, figures: dict[str, float]) -> None:
+    def save(
+        self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, stop_ids, figures: dict[str, float]
+    ) -> None:
         """The state to resume, a checkpoint of the policy as it is before `step`, and the best so far by both
         selections. The state comes first: what a kill leaves undone of the rest is made again from it."""
         self._save_resume(step, policy, optimizer)
-        save_model(self.checkpoint_path(step), policy, tokenizer)
+        save_model(self.checkpoint_path(step), policy, tokenizer, stop_ids)
         self.record_best(step, figures)
         if step < self.args.num_steps:
             self._stop_if_asked(step, policy, optimizer)
