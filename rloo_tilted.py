@@ -198,7 +198,7 @@ def main(args: Args) -> None:
         if step % args.eval_every == 0 or step == args.num_steps:
             with metrics.pause():
                 figures = validate(sampler, tokenizer, grader, *validation, args)
-                run.save(step, policy, optimizer, tokenizer, figures)
+                run.save(step, policy, optimizer, tokenizer, sampler.stop_ids, figures)
         if step == args.num_steps:
             run.log(step, figures)
             break

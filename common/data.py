@@ -16,18 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from jinja2 import TemplateError
 from tqdm import tqdm
 
 from common.grading import last_box
+from common.rollout import generator
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
-# Keys of the generators that a training seed starts: numbers that are drawn for different purposes are independent.
-# No key is 0, because numpy takes [seed] and [seed, 0] for the same seed.
-EPOCH_KEY, SUBSET_KEY, OBJECTIVE_KEY = 1, 2, 3
+
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,7 @@ def load_validation(args) -> list[Problem]:
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems
-    chosen = np.random.default_rng([args.seed, SUBSET_KEY]).permutation(len(problems))[: args.validation_size]
+    chosen = generator("validation subset", args.seed).permutation(len(problems))[: args.validation_size]
     return [problems[i] for i in sorted(chosen)]
 
 
@@ -503,5 +501,5 @@ def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> l
             f"holds a problem twice; choose --num-problems {num_problems} or fewer."
         )
     epoch, batch = divmod(step, num_problems // batch_size)
-    order = np.random.default_rng([seed, EPOCH_KEY, epoch]).permutation(num_problems)
+    order = generator("epochs", seed, epoch).permutation(num_problems)
     return order[batch * batch_size : (batch + 1) * batch_size].tolist()

@@ -1,14 +1,17 @@
 """The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that change nothing."""
 
+import dataclasses
+import importlib.util
 import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ParityGrader, sums, tiny_model
+from conftest import ROOT, ParityGrader, sums, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
@@ -58,7 +61,17 @@ def train(folder: Path, script, *extra: str) -> Path:
     words = f"{data} --validation-dataset {folder / 'problems.jsonl'} {sizes} --warmup-steps 2".split()
     words += [] if "--resume" in extra or "--output-dir" in extra else ["--output-dir", str(out)]
     script.main(parse(script.Args, words + list(extra)))
-    return Path(extra[extra.index("--resume") + 1]) if "--resume" in extra else next(out.iterdir())
+    if "--resume" in extra:
+        return Path(extra[extra.index("--resume") + 1])
+    return next((Path(extra[extra.index("--output-dir") + 1]) if "--output-dir" in extra else out).iterdir())
+
+
+def script_from(path: Path):
+    """A training script, from a file anywhere, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    script = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def curves(run: Path) -> list[dict]:
@@ -349,6 +362,81 @@ def test_resume_refuses_other_arguments_and_an_empty_folder(folder, tilted, tmp_
         train(folder, rloo_tilted, *TILTED, "--resume", str(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def of_task_reward(folder, tmp_path_factory):
+    """A finished run of rloo_task.py on data of its own; its tests leave it as it is."""
+    own = tmp_path_factory.mktemp("own")
+    sums(own, 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rloo_task, "Grader", ParityGrader)
+        return train(folder, rloo_task, "--dataset", str(own / "problems.jsonl"), "--output-dir", str(own / "runs"))
+
+
+def resume(folder: Path, script, run: Path, *extra: str) -> Path:
+    data = str(run.parent.parent / "problems.jsonl")
+    return train(folder, script, "--dataset", data, "--output-dir", str(run.parent), "--resume", str(run), *extra)
+
+
+def test_the_run_folder_keeps_the_script_and_hashes_of_the_data(folder, of_task_reward):
+    assert (of_task_reward / "script.py").read_text() == (ROOT / "rloo_task.py").read_text()
+    data = json.loads((of_task_reward / "data.json").read_text())
+    assert [data[name]["count"] for name in ("training", "validation")] == [12, 12]
+    assert data["training"]["problems"] != data["training"]["prompts"]
+    assert data["training"]["problems"] == data["validation"]["problems"]  # two files of one content
+    assert resume(folder, rloo_task, of_task_reward) == of_task_reward  # the same script and data: goes on
+
+
+def test_a_run_is_not_continued_by_another_script(folder, of_task_reward, tmp_path):
+    before = (of_task_reward / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"rloo_sharpen.py is not the script") as error:
+        resume(folder, rloo_sharpen, of_task_reward)
+    said = str(error.value).splitlines()
+    assert "  -    return r_task" in said and "  +    return logp_base" in said and len(said) < 35
+    assert f"rename {of_task_reward / 'script.py'}" in said[-1]
+    edited = tmp_path / "rloo_task.py"
+    edited.write_text((ROOT / "rloo_task.py").read_text().replace("    return r_task\n", "    return 2 * r_task\n"))
+    with pytest.raises(ValueError, match=r"(?s)  -    return r_task\n  \+    return 2 \* r_task\n"):
+        resume(folder, script_from(edited), of_task_reward)
+    assert (of_task_reward / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_with_a_new_script_where_the_user_renames_the_old_one(folder, of_task_reward, tmp_path):
+    run = shutil.copytree(of_task_reward.parent.parent, tmp_path / "own") / "runs" / of_task_reward.name
+    args = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps(args | {"dataset": str(tmp_path / "own" / "problems.jsonl")}))
+    (run / "script.py").rename(run / "script_before.py")
+    resume(folder, rloo_sharpen, run)
+    assert (run / "script.py").read_text() == (ROOT / "rloo_sharpen.py").read_text()
+
+
+@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections"])
+def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatch, which):
+    path, line = of_task_reward.parent.parent / "problems.jsonl", ""
+    if which == "training":
+        replaced, text = path, path.read_text().replace('"answer": "6"', '"answer": "7"')
+        line = rf"the problems of the training set {path} \(12 before, 12 now\)\. Put"
+    elif which == "validation":
+        replaced = folder / "problems.jsonl"
+        text = replaced.read_text() + '{"id": "p12", "problem": "12+12=", "answer": "24"}\n'
+        line = rf"the problems of the validation set {replaced} \(12 before, 13 now\) and the prompts of the validation"
+    elif which == "prompts":
+        replaced, text = folder / "bare.txt", "={problem}\n"
+        line = rf"the prompts of the training set {path} .* and the prompts of the validation set"
+    else:
+        chosen = rloo_task.load_validation
+        authors = lambda args: [dataclasses.replace(p, selections=frozenset({"authors"})) for p in chosen(args)]  # noqa: E731
+        monkeypatch.setattr(rloo_task, "load_validation", authors)
+        replaced, text = path, path.read_text()
+        line = r"the problems of the validation set"
+    before = replaced.read_text()
+    replaced.write_text(text)
+    try:
+        with pytest.raises(ValueError, match=f"other data than at the first start: {line}.* rename .*data.json"):
+            resume(folder, rloo_task, of_task_reward)
+    finally:
+        replaced.write_text(before)
+
+
 def test_the_best_checkpoints_are_kept_by_both_selections_and_the_rest_is_pruned(folder, tmp_path):
     args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)])
     run = rloo_tilted.Run(args, "rloo_tilted.py")
@@ -455,7 +543,8 @@ def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
     assert seen <= set(ids) and len(seen) >= 3
     assert set(folder.iterdir()) - before == {run.parent} and list(run.parent.iterdir()) == [run]
     assert {path.name for path in run.iterdir() if "events" not in path.name} == {
-        *("args.json", "env.txt", "git.txt", "metrics.jsonl", "samples", "checkpoints", "resume"),
+        *("args.json", "script.py", "data.json", "env.txt", "git.txt", "metrics.jsonl"),
+        *("samples", "checkpoints", "resume"),
     }
 
 
