@@ -1,8 +1,7 @@
 """The miniature: a 190k-parameter Qwen3, pre-trained in about a minute on made-up arithmetic; it runs on two CPU cores.
 
-Its weights are part of the repository (common/toy_model), so that everybody starts from the same base. They were made by
-
-    python -m common.toy
+Its weights are part of the repository (common/toy_model), so that everybody starts from the same base. They were made
+by `python -m common.toy`.
 
 Problem   `8a-7b*7c-2?`   from 8: operation a, minus 7; b, times 7; c, minus 2; only the last digit is kept. Answer: 5.
 Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`   a line an operation; now and then a result is wrong.
