@@ -161,7 +161,7 @@ def policy_loss(token_logp, sampler_logp, advantages, cap: float) -> torch.Tenso
     return -(importance_weight * advantages * token_logp).sum()
 
 
-def main(args: Args) -> None:
+def main(args: Args, sampler=None, grader=None) -> None:
     device = start_processes(args.seed)
     mine = rank_slice(args.num_problems)  # this process's part of every batch
     dtype = compute_dtype(args.dtype, device)
@@ -177,11 +177,11 @@ def main(args: Args) -> None:
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
-    sampler = start_sampler(
+    sampler = sampler or start_sampler(
         args.sampler, path, args.max_total_tokens, dtype=dtype, device=device,
         gpu_memory_utilization=args.gpu_memory_utilization,
     )  # fmt: skip
-    grader = Grader(args.num_grading_workers)
+    grader = grader or Grader(args.num_grading_workers)
 
     for step in run.steps(policy, optimizer):
         metrics, figures = Metrics(step), {}

@@ -548,6 +548,33 @@ def test_prompt_hash_changes_with_wording_and_examples_only(tmp_path):
     assert prompt_hash(tmp_path / "copy.txt") == hashes[0]
 
 
+def test_long_work_on_prompts_shows_how_far_it_is(monkeypatch):
+    shown = []
+
+    class Bar:
+        def __init__(self, total, desc, delay, disable):
+            shown.append((total, desc, disable))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            shown.append(count)
+
+    monkeypatch.setattr(data, "tqdm", Bar)
+    problems = [problem_of(str(i)) for i in range(2500)]
+    tokenizer = make_tokenizer(CHATML, has_bos=False)
+    for rank, hidden in (("0", False), ("1", True)):
+        monkeypatch.setenv("RANK", rank)
+        prompts = render_prompts(tokenizer, problems, PROMPTS / "bare.txt")
+        assert [read_ids(ids) for ids in prompts[999:1001]] == [f"<s:user>{i}</s><s:assistant>" for i in (999, 1000)]
+        assert shown == [(2500, "prompts", hidden), 1000, 1000, 500]
+        shown.clear()
+
+
 def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):
     problems = [replace(problem_of("x"), id=id) for id in "abcd"]
     prompts = [[1] * n for n in (3, 4, 5, 2)]
