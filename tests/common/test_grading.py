@@ -448,7 +448,7 @@ def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded
 
 def test_a_worker_knows_no_torch():
     code = "import sys, common.grading as g; g.prepare_math_verify(); print({'torch', 'datasets'} & set(sys.modules))"
-    root = Path(grading.__file__).parents[1]
+    root = Path(grading.__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) == "set()\n"
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from common import grading
 from common.grading import Grader, Worker, last_box
 
-ROOT = Path(grading.__file__).parents[1]
+ROOT = Path(grading.__file__).parents[2]
 MEMORY_GB = 1.0
 
 # ---------------------------------------------------------------- texts
