@@ -265,9 +265,9 @@ def test_hostile_texts_are_graded_in_order_within_their_deadline_and_memory(part
 IN_PROCESS = """
 import json, os, sys
 import sympy.integrals.manualintegrate  # dataclasses, whose methods are compiled
-from common import grading
+from common.grading import last_box, worker
 texts = json.load(sys.stdin)
-grading.prepare_math_verify()
+worker.prepare_math_verify()
 seen = []
 HARMFUL = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.putenv", "os.mkdir",
            "subprocess.Popen", "socket.connect", "shutil.", "ctypes.dlopen", "builtins.breakpoint", "pty.spawn")
@@ -279,8 +279,8 @@ def hook(event, args):
 sys.addaudithook(hook)
 for text in texts:
     for answer, gold in ((text, "7"), ("7", text)):
-        box = grading.last_box(answer)
-        grading.answer_task({"text": answer, "answer": answer if box is None else box, "gold": gold, "tolerance": 0.0})
+        box = last_box(answer)
+        worker.answer_task({"text": answer, "answer": answer if box is None else box, "gold": gold, "tolerance": 0.0})
 try:
     sympy.sympify("print(5)")  # what sympy does with a string wherever it expects an expression
 except ValueError as error:
