@@ -88,7 +88,10 @@ def answer_classes(answers: Sequence[str], tolerance: float) -> list[int]:
 
 
 def serve(deadline: float, memory_gb: float) -> None:
-    """Answers a line of JSON with a line of JSON until stdin is closed."""
+    """Writes an empty line of JSON once it is ready, then answers every line with a line until stdin is closed.
+
+    The parent kills a process that exceeds its deadline. The alarm comes later and only matters if the parent is gone.
+    """
     from sympy.core.cache import clear_cache
 
     replies = os.fdopen(os.dup(1), "w")
@@ -98,30 +101,33 @@ def serve(deadline: float, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_gb * 2**30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replies.write("{}\n")  # ready: the first deadline starts now
+    replies.write("{}\n")
     replies.flush()
     for line in sys.stdin.buffer:
-        signal.alarm(int(deadline) + 10)  # ends this process if the parent is gone; its deadline comes first
-        replies.write(json.dumps(answer_task(json.loads(line))) + "\n")
+        signal.alarm(int(deadline) + 10)
+        replies.write(json.dumps(reply(*json.loads(line))) + "\n")
         replies.flush()
         signal.alarm(0)
-        if len(line) > 50_000:  # what is kept of such texts would fill the memory of this worker
+        if len(line) > 50_000:  # what the caches keep of such texts would fill the memory of this process
             read_gold.cache_clear()
             same_answer.cache_clear()
             read_latex.cache_clear()
             clear_cache()
 
 
-def answer_task(task: dict) -> dict:
-    def attempt(function: Callable, *args, otherwise):
-        try:
-            return function(*args)
-        except Exception:  # sympy raises nearly every type there is on odd input; NeMo RL counts all of them as wrong
-            return otherwise
+def reply(question: str, *arguments):
+    """Answers "authors" (text, gold), "strict" (answer, gold, tolerance) or "classes" (answers, tolerance).
 
-    if "answers" in task:
-        return {"classes": attempt(answer_classes, task["answers"], task["tolerance"], otherwise=None)}
-    answer, gold = task["answer"], task["gold"]
-    authors, vote = attempt(authors_verdict, task["text"], gold, otherwise=(False, None))
-    strict = answer is not None and attempt(same_answer, answer, gold, task["tolerance"], otherwise=False)
-    return {"authors": authors, "strict": strict, "vote": vote}
+    sympy raises nearly every type of exception on odd input. It counts as a wrong response, as in NeMo RL. Only a lack
+    of memory ends the process: earlier questions may have taken the memory, and the parent asks a fresh process.
+    """
+    try:
+        if question == "authors":
+            return authors_verdict(*arguments)
+        if question == "strict":
+            return same_answer(*arguments)
+        return answer_classes(*arguments)
+    except MemoryError:
+        raise
+    except Exception:
+        return {"authors": (False, None), "strict": False, "classes": None}[question]
