@@ -1,14 +1,15 @@
-r"""Grading in worker processes, and the metrics made of verdicts.
+r"""Grading in worker processes, and the metrics computed from verdicts.
 
 Every response gets two verdicts:
-- `authors`: math-verify over the whole response, no box needed, the gold answer wrapped in \boxed{}. The rule of
-  NeMo RL's HFVerifyWorker, which the paper's runs used, with the same settings.
-- `strict`: the last box alone. It repairs what that rule gets wrong: e-notation (4.5e33 is read as 4.5 * e * 33), tiny
-  values (compared after rounding to 6 decimals), several boxes, words (read as products of letters: east = seat).
+- `authors`: math-verify reads the whole response, with or without a box, and compares it with the gold answer in
+  \boxed{}. This is the rule of NeMo RL's HFVerifyWorker, with its settings, which the paper's runs used.
+- `strict`: only the last box is read (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is
+  read as 4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), and words
+  (read as products of letters, so that east equals seat).
 
-Responses are untrusted text, and sympy can hang or take all memory on them. So they are graded in worker processes with
-bounded memory, which the parent kills at a deadline. Text travels as lines of JSON; none of it is evaluated as code
-(worker.py).
+Responses are untrusted text, on which sympy can hang or use up all memory. They are therefore graded in worker
+processes (worker.py) with limited memory, which are killed at a deadline. Text travels as lines of JSON and is never
+evaluated as code.
 """
 
 import json
@@ -30,19 +31,27 @@ from typing import Any
 
 import numpy as np
 
+# Results files record this number, and math-verify's version, beside their verdicts. Raise it with every change that
+# can turn a verdict, an extracted answer or a vote: results with another number are refused.
+VERDICTS_VERSION = 1
+
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
     r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and \boxed 5
-    r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, opens and closes nothing
+    r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, is not a brace that opens or closes
     r"|[{}]",
     re.DOTALL,
 )
 
 
 def last_box(text: str) -> str | None:
-    r"""Gives the content of the last complete \boxed or \fbox, of nested ones the inner, or None. Linear time."""
-    last, opened = (-1, -1), []
+    r"""Returns the content of the last complete \boxed or \fbox (of nested boxes the inner one), or None.
+
+    Takes linear time.
+    """
+    last = (-1, -1)  # where the content of the last complete box starts and ends
+    opened = []  # for every open brace, where the content of its box starts; -1 for a brace that opens no box
     for token in BOX.finditer(text):
         if token[1]:
             opened.append(token.end())
@@ -250,24 +259,30 @@ class Grader:
 
 
 def tolerance_of(dataset: str) -> float:
-    """Gives the relative tolerance of the strict verdict: 1 % for Minerva, whose answers are rounded, else none."""
+    """Returns the relative tolerance of the strict verdict: 1 % for Minerva, whose answers are rounded, otherwise 0."""
     return 1e-2 if "minerva" in dataset.lower() else 0.0
 
 
 # ---------------------------------------------------------------- metrics
 
-MAJORITY_SUBSETS, MAJORITY_SEED = 1000, 0
+MAJORITY_SUBSETS, MAJORITY_SEED = 1000, 0  # number of random subsets, and the seed that makes them always the same
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Gives the chance that k of n responses hold at least one of the c right ones: 1 - C(n-c,k)/C(n,k)."""
+    """Returns the probability that k responses, drawn from n without replacement, contain at least one of the c right
+    ones: 1 - C(n-c, k) / C(n, k).
+
+    Raises:
+        ValueError: not 0 <= c <= n and 1 <= k <= n.
+    """
     if not 0 <= c <= n or not 1 <= k <= n:
         raise ValueError(f"pass_at_k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}.")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def subsets(n: int, k: int) -> np.ndarray:
-    """Gives subsets of k of n places, (S, k): all if at most 1,000, else 1,000 random ones, always the same."""
+    """Returns subsets of k of the indices 0 ... n-1, (S, k): all of them if there are at most 1,000, otherwise 1,000
+    random ones, the same at every call."""
     if math.comb(n, k) <= MAJORITY_SUBSETS:
         return np.array(list(combinations(range(n), k)))
     rng = np.random.default_rng(MAJORITY_SEED)
@@ -275,10 +290,14 @@ def subsets(n: int, k: int) -> np.ndarray:
 
 
 def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> float:
-    """Gives the chance that a majority vote of k of the n responses is right.
+    """Returns the probability that a majority vote of k responses, drawn from n without replacement, is right.
 
-    All right responses are one class, wrong ones are classed by `classes` (None: no answer, which cannot win); a tie
-    counts as the chance to pick the right class among the leaders.
+    All right responses form one class. Ties are broken at random: a right class among m leaders counts as 1/m.
+
+    Args:
+        right: the verdict on each response (n).
+        classes: the equivalence class of each response's answer (n); None for no answer, which gets no vote.
+        k: number of responses that vote.
     """
     labels = [-1 if r else c for r, c in zip(right, classes, strict=True)]
     names = [-1, *sorted({c for c in labels if c is not None and c >= 0})]
@@ -289,9 +308,15 @@ def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> fl
 
 
 def maj_strings(right: Sequence[bool], votes: Sequence[str | None], k: int) -> float:
-    """Gives the majority vote of k of n as the authors' code takes it: on extracted strings (`Verdict.vote`).
+    """Returns the probability that a majority vote is right as the authors' code counts it, by extracted strings.
 
-    No answer (None) is a string like any other. Of equal counts the first seen wins; it is right if its first one is.
+    None (nothing was extracted) is counted like a string. Of several strings with the most votes, the one seen first
+    wins. The winner is right if the first response with this string is.
+
+    Args:
+        right: the verdict on each response (n).
+        votes: `Verdict.vote` of each response (n).
+        k: number of responses that vote.
     """
     wins = []
     for subset in subsets(len(votes), k).tolist():
@@ -300,16 +325,24 @@ def maj_strings(right: Sequence[bool], votes: Sequence[str | None], k: int) -> f
     return float(np.mean(wins))
 
 
-def mean_and_se(values: Sequence[float], ids: Sequence[str] | None = None) -> tuple[float, float]:
-    """Gives the mean over problems and its standard error.
+def mean_and_se(values: Sequence[float], problems: Sequence[str] | None = None) -> tuple[float, float]:
+    """Returns the mean over problems and its standard error, s / sqrt(P) with the unbiased variance s^2.
 
-    Rows with the same id (repeats of a problem) are averaged first: they are one draw of a problem, not several. The
-    standard error is that of the bootstrap over problems in closed form: resampled means spread by std / sqrt(P).
+    The standard error of a single problem is unknown: nan.
+
+    Args:
+        values: a value per row.
+        problems: the problem of each row. Rows of the same problem are averaged first, since they are one draw of a
+            problem and not several. By default each row is a problem of its own.
+
+    Raises:
+        ValueError: there are no values.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0:
         raise ValueError("mean_and_se needs at least one problem.")
-    if ids is not None:
-        _, problem = np.unique(np.asarray(ids), return_inverse=True)
-        values = np.bincount(problem, weights=values) / np.bincount(problem)
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+    if problems is not None:
+        _, rows = np.unique(np.asarray(problems), return_inverse=True)
+        values = np.bincount(rows, weights=values) / np.bincount(rows)
+    se = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(se)

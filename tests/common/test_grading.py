@@ -546,6 +546,14 @@ def test_sixteen_workers_cannot_take_more_than_16_gb():
     assert 16 * int(re.search(r"Max address space +(\d+) ", limits)[1]) <= 16e9
 
 
+def test_caches_are_emptied_whatever_functions_have_them():
+    worker.read_gold("7")
+    same_answer("7", "7")
+    assert worker.read_gold.cache_info().currsize and same_answer.cache_info().currsize
+    worker.clear_caches()
+    assert worker.read_gold.cache_info().currsize == same_answer.cache_info().currsize == 0
+
+
 def test_a_lack_of_memory_is_no_verdict_as_earlier_texts_may_have_taken_the_memory(monkeypatch):
     def raising(*_):
         raise MemoryError
