@@ -97,10 +97,10 @@ class Args:
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
     compile_layers: bool = True
-    """on a GPU, compile the MLP and the norms of every layer: other last bits, a slower first step"""
+    """on a GPU, compile every decoder layer: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory but for the optimizer step (copies 8 bytes a parameter each way); also switched on
-    where a run fits a GPU in no other way"""
+    """keep Adam's moments in host memory outside the optimizer step; copies 8 bytes a parameter each way; switched on
+    automatically where a run fits a GPU in no other way"""
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
     skip_memory_check: bool = False
