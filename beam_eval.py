@@ -273,7 +273,7 @@ def search_with_vllm(
                 live[search] = [ask(search, [])]
             if not live:
                 return
-            for output in engine.step():
+            for output in sampler.step():
                 found = output.outputs[0].logprobs
                 for i, j in zip(found.start_indices, found.end_indices, strict=True):
                     if output.request_id in arrived:  # otherwise it has been aborted in the meantime

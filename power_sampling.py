@@ -49,7 +49,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
@@ -174,12 +173,21 @@ class ChainGroup:
     one answer.
 
     `steps` is a generator that yields lists of requests and is sent their samples in the same order, until the group is
-    done. Its next requests depend only on earlier samples, and every random number comes from a counter (seed, step,
-    problem, chain). So replaying the journal restores a group, and what runs beside it changes nothing.
+    done. Its next requests depend only on earlier samples, and every random number comes from a counter (stream, seed,
+    step, problem, chain). So replaying the journal restores a group, and what runs beside it changes nothing.
     """
 
-    def __init__(self, args: Args, seed: int, stop_ids: list[int], problem_id: str, prompt: list[int], indices):
-        self.args, self.seed, self.prompt, self.stop_ids = args, seed, prompt, stop_ids
+    def __init__(
+        self,
+        args: Args,
+        seed: int,
+        stop_ids: list[int],
+        problem_id: str,
+        prompt: list[int],
+        indices: range,
+        stream: str = "power",
+    ):
+        self.args, self.seed, self.prompt, self.stop_ids, self.stream = args, seed, prompt, stop_ids, stream
         self.word = problem_word(problem_id)
         self.name = f"{self.word:016x}-{indices[0]}"  # also that of its file in the journal
         self.room = args.max_total_tokens - len(prompt)
@@ -187,7 +195,7 @@ class ChainGroup:
         one_more = args.mode.startswith("mh-llm") and args.block_size > 0
         self.num_blocks = math.ceil(self.room / self.block_size) + one_more
         self.num_steps = self.num_blocks * (1 + args.num_moves if args.method == "mh" else 1)
-        self.step = 0  # counts the draws; plain sampling has step 0
+        self.step = 0  # counts the draws
         self.chains = [Chain(i) for i in indices]
         self.steps = self.metropolis() if args.method == "mh" else self.smc()
         self.requests: list[Request] = []  # what it waits for; [] before its beginning and after its end
@@ -202,8 +210,8 @@ class ChainGroup:
     def finished(self, chain: Chain) -> bool:
         return bool(chain.y.tokens) and chain.y.tokens[-1] in self.stop_ids
 
-    def uniforms(self, chain: Chain, count: int, stream: int) -> np.ndarray:
-        return uniforms(self.seed, self.step, self.word, chain.index, count, stream)
+    def uniforms(self, chain: Chain, count: int, purpose: str) -> np.ndarray:
+        return uniforms(self.seed, self.step, self.word, chain.index, count, f"{self.stream} {purpose}")
 
     def propose(self, asked: list[Asked]) -> Iterator[list[Request]]:
         """Draws, for each (chain, cut, end), the chain's answer anew from its cut on, up to length `end`, from q.
@@ -214,7 +222,7 @@ class ChainGroup:
                 prompt=self.prompt + chain.y.tokens[:cut],
                 max_new_tokens=end - cut,
                 temperature=1 / self.args.alpha,
-                numbers=self.uniforms(chain, end - cut, stream=0),
+                numbers=self.uniforms(chain, end - cut, "tokens"),
                 entropy=self.args.cut == "entropy",
             )
             for place, (chain, cut, end) in enumerate(asked)
@@ -238,7 +246,7 @@ class ChainGroup:
         """One Metropolis-Hastings move of each chain; its proposal is drawn up to the length end_of(|y|)."""
         mode, alpha, law = self.args.mode, self.args.alpha, self.args.cut
         self.step += 1
-        numbers = [self.uniforms(chain, 2, stream=1) for chain in chains]  # one for the cut, one for the acceptance
+        numbers = [self.uniforms(chain, 2, "moves") for chain in chains]  # one for the cut, one for the acceptance
         asked = [
             (chain, draw_cut(chain.y, law, u), end_of(len(chain.y.tokens)))
             for chain, (u, _) in zip(chains, numbers, strict=True)
@@ -295,7 +303,7 @@ class ChainGroup:
             if last or answer.effective_particles < N / 2:
                 answer.log_z += float(log_w.max() + math.log(w.mean()))
                 num_drawn = 1 if last else N
-                points = (np.arange(num_drawn) + self.uniforms(answer, 1, stream=1)) / num_drawn
+                points = (np.arange(num_drawn) + self.uniforms(answer, 1, "resampling")) / num_drawn
                 drawn = np.searchsorted(np.cumsum(w) / w.sum(), points, side="right").clip(max=N - 1)
                 answers = [particles[j].y for j in drawn]
                 for particle, y in zip(particles, answers, strict=False):
@@ -448,21 +456,22 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
     size = args.n if args.mode.startswith("mh-llm") else 1
     at_once = sampler.capacity(args.max_total_tokens) // (args.num_particles if args.method == "smc" else size)
     seed, done = item.file.settings["seed"], item.file.records()
+    stream = f"power {item.problems[0].dataset}"
     groups_of: dict[str, list[ChainGroup]] = {}  # by problem id
     owner: dict[str, int] = {}  # by name of a group, the place of its problem
     for i in range(dist.get_rank(), len(item.problems), dist.get_world_size()):
         id = item.problems[i].id
         if id not in done:
             groups_of[id] = [
-                ChainGroup(args, seed, sampler.stop_ids, id, item.prompts[i], range(first, first + size))
+                ChainGroup(args, seed, sampler.stop_ids, id, item.prompts[i], range(first, first + size), stream)
                 for first in range(0, args.n, size)
             ]
             owner |= {group.name: i for group in groups_of[id]}
 
     written_bytes = sum(path.stat().st_size for path in [*item.journal.folder.iterdir()])
     written_bytes += sum(path.stat().st_size for path in item.file.folder.glob(item.file.path.name))
-    # vLLM draws from torch's generator. A run that continues must not repeat the numbers of its first part.
-    torch.manual_seed(problem_word(f"{seed} {written_bytes}"))
+    # For vLLM's proposals. A run that continues has written more bytes, so it does not repeat the numbers of its start.
+    sampler.seed_requests(stream, seed, written_bytes)
 
     def write(i: int, seconds: float) -> None:
         problem = item.problems[i]

@@ -111,19 +111,19 @@ def sample_and_grade(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
+    stream: str,
     temperature: float = 1.0,
 ) -> list[dict]:
-    """Returns a record (see above) per problem, with n samples each."""
+    """Returns a record (see above) per problem, with n samples each. `stream` says what the random numbers are for."""
     start = time.perf_counter()
     sampled = sampler.generate(
         list(prompts),
         n,
         max_total_tokens,
         seed,
-        step=step,
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
+        stream=stream,
     )
     texts = sampled.texts(tokenizer, stop_ids)
     logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
@@ -198,7 +198,7 @@ def evaluate(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
+    stream: str = "validation",
     temperature: float = 1.0,
     verdict: str = "authors",
 ) -> dict[str, float]:
@@ -210,7 +210,7 @@ def evaluate(
     the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step)
+    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
@@ -231,8 +231,8 @@ def evaluate(
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Gives the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
-    so that two checkpoints differ by their weights alone."""
+    """Returns the eval/ metrics of a training script: one sample per problem, with the same random numbers at every
+    step, so that two checkpoints differ by their weights alone. Training and evaluation never use these numbers."""
     metrics = evaluate(
         sampler, tokenizer, problems, prompts, grader,
         n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,
@@ -602,6 +602,7 @@ def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_
             max_total_tokens=args.max_total_tokens,
             stop_ids=stop_ids,
             seed=item.file.settings["seed"],
+            stream=f"evaluate {item.problems[0].dataset}",
             temperature=args.temperature,
         )
         item.file.append(records)

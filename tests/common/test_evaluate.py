@@ -30,8 +30,8 @@ class FakeSampler:
     def __init__(self, said):
         self.said, self.calls = said, []
 
-    def generate(self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0):
-        self.calls.append((list(problem_ids), n, seed, step, temperature))
+    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train"):
+        self.calls.append((list(problem_ids), n, seed, stream, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]
         finished = [not text.endswith("…") for text in texts]
         responses = [
@@ -87,7 +87,16 @@ def test_the_strict_verdict_wants_a_box(grader):
 
 def test_every_response_has_one_verdict_whether_readable_or_not(grader):
     records = module.sample_and_grade(
-        FakeSampler(SAID), Letters(), grader, PROBLEMS, PROMPTS, n=4, max_total_tokens=64, stop_ids=[STOP], seed=3
+        FakeSampler(SAID),
+        Letters(),
+        grader,
+        PROBLEMS,
+        PROMPTS,
+        n=4,
+        max_total_tokens=64,
+        stop_ids=[STOP],
+        seed=3,
+        stream="evaluate made",
     )
     lists = ("responses", "tokens", "finished", "logp", "authors", "strict", "answers", "votes", "classes", "timed_out")
     assert all(len(record[key]) == 4 for record in records for key in lists)

@@ -315,7 +315,7 @@ def check_moves(
             snapshots[chain.moves].append(chain.y.tokens)
         cut = len(group.requests[0].prompt) - len(PROMPT)
         if group.step > 1 and law == "uniform":
-            assert cut == int(group.uniforms(chain, 2, stream=1)[0] * len(chain.y.tokens))
+            assert cut == int(group.uniforms(chain, 2, "moves")[0] * len(chain.y.tokens))
         if group.step == 2:
             cuts.append((tuple(chain.y.tokens), cut))
 
@@ -525,13 +525,16 @@ class Counting:
     """A sampler that is killed after so many calls of `collect`."""
 
     def __init__(self, sampler, calls: int):
-        self.sampler, self.calls, self.submitted, self.drawn = sampler, calls, [], 0
+        self.sampler, self.calls, self.submitted, self.drawn, self.seeds = sampler, calls, [], 0, []
 
     def __getattr__(self, name):
         return getattr(self.sampler, name)
 
     def capacity(self, max_total_tokens):
         return 4
+
+    def seed_requests(self, *key):
+        self.seeds.append(key)
 
     def submit(self, request):
         self.submitted.append(request)
@@ -571,6 +574,8 @@ def test_a_killed_run_loses_nothing_but_the_moves_in_flight(miniature, tmp_path,
     assert answers[0] == answers[1]
     assert sum(sum(line["chains"]["generated_tokens"]) for line in lines[1]) == whole.drawn
     assert sum(sum(line["chains"]["cached_tokens"]) for line in lines[1]) == 7 * len(whole.submitted)
+    seeds = [key for start in starts for key in start.seeds]
+    assert len(set(seeds)) == 3  # vLLM would not repeat what it drew before
     in_flight = sum(len(start.submitted) for start in starts) - len(whole.submitted)
     assert 0 < in_flight <= 2 * (8 if changes.get("method") == "smc" else 4)
 
