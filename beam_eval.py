@@ -31,9 +31,8 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import AutoTokenizer
 
-from common.data import Problem, load_datasets
+from common.data import Problem, load_datasets, load_tokenizer
 from common.evaluate import (
     ResponsesFile,
     add_to_summary,
@@ -50,14 +49,15 @@ from common.rollout import start_sampler, stop_token_ids
 from common.rollout.transformers import TransformersSampler
 from common.rollout.vllm import VLLMSampler
 from common.run import compute_dtype, resolve_model, start, start_processes
+from common.run.arguments import AtLeastTwo, FiniteFloat, NonNegativeInt, PositiveInt, check_arguments
 
 
 @dataclass
 class Args:
     # --- method ---
-    num_beams: int = 4
+    num_beams: PositiveInt = 4
     """W, the number of beams of a problem; 1 is greedy decoding"""
-    length_penalty: list[float] = field(default_factory=lambda: [0.0])
+    length_penalty: list[FiniteFloat] = field(default_factory=lambda: [0.0])
     """one or several exponents of the length; several cost no more than the costliest one alone"""
     rule: Literal["transformers", "vllm-0.11"] = "transformers"
     """which beam search, see above"""
@@ -67,13 +67,17 @@ class Args:
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
     prompt_file: str = ""
     """wording of the prompt, with {problem} in it; empty for the one that belongs to the data set"""
     examples_file: str = ""
     """worked examples (.jsonl with problem and solution) that go before every problem"""
-    limit: int | None = None
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+    limit: PositiveInt | None = None
     """use the first `limit` problems only"""
 
     # --- speed and output ---
@@ -83,14 +87,13 @@ class Args:
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
-    num_grading_workers: int = 0
+    num_grading_workers: NonNegativeInt = 0
     """grading processes; 0 for one per core, at most 16"""
 
     def __post_init__(self):
-        if self.num_beams < 1:
-            raise ValueError(f"--num-beams {self.num_beams} must be at least 1.")
-        if not self.length_penalty or not all(map(math.isfinite, self.length_penalty)):
-            raise ValueError("--length-penalty must be one or several finite numbers.")
+        check_arguments(self)
+        if not self.length_penalty:
+            raise ValueError("--length-penalty needs one or several numbers.")
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -360,8 +363,8 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Searches, and returns the results for each data set and penalty. A sampler or grader that is given is used
     instead of a new one, and left open."""
     device = start_processes(seed=0)
-    model, folder = resolve_model(args.model), results_dir(args.model, args.output_dir)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    model, folder = resolve_model(args.model, args.max_total_tokens), results_dir(args.model, args.output_dir)
+    tokenizer = load_tokenizer(model)
     stop_ids = [tokenizer.eos_token_id] if args.rule == "vllm-0.11" else stop_token_ids(model, tokenizer)
     rule = Rule(args.rule, args.num_beams, frozenset(stop_ids))
     keys = ("num_beams", "rule", "max_total_tokens", "sampler", "dtype")

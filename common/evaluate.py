@@ -38,16 +38,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import cached_file
 
 from common import rollout
-from common.data import Problem, load_datasets, short_hash
+from common.data import Problem, load_datasets, load_tokenizer, short_hash
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
 from common.run.checkpoint import read_json, write_json
 
 VERDICTS = ("authors", "strict")
@@ -63,6 +65,7 @@ EXPLAINED = {
 
 @dataclass
 class Args:
+    # --- model and data ---
     model: str = ""
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
     run: list[str] = field(default_factory=list)
@@ -71,30 +74,47 @@ class Args:
     """with --run, one or several of its checkpoints: last, best_authors, best_held_out, or a name like step_000100"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    n: int = 16
-    """samples a problem"""
-    repeats: int = 1
+    limit: PositiveInt | None = None
+    """use the first `limit` problems only"""
+
+    # --- sampling ---
+    n: PositiveInt = 16
+    """samples per problem"""
+    repeats: PositiveInt = 1
     """independent evaluations, with seeds seed, seed + 1, ..."""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the first repeat"""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """sampling temperature; 0 is greedy, with --n 1"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
-    sampler: str = "auto"
-    """auto, vllm or transformers; auto is vllm on a GPU"""
+
+    # --- prompt ---
     prompt_file: str | None = None
     """wording of the prompt, with {problem} in it; default: the data set's own"""
     examples_file: str | None = None
     """worked examples that go before the problem (.jsonl with problem and solution)"""
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+
+    # --- speed and output ---
+    sampler: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vLLM on a GPU, transformers on a CPU"""
     output_dir: str | None = None
-    """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    limit: int | None = None
-    """only the first so many problems"""
-    batch_size: int = 64
+    """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
+    batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: int = 0
-    """grading processes; 0 for one a core, at most 16"""
+    num_grading_workers: NonNegativeInt = 0
+    """grading processes; 0 for one per core, at most 16"""
+
+    def __post_init__(self):
+        check_arguments(self)
+        if not self.checkpoint:
+            raise ValueError("--checkpoint needs at least one name.")
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
 
 
 # ---------------------------------------------------------------- sampling and grading
@@ -150,7 +170,7 @@ def new_record(
     seconds: float,
     generated_tokens: int | None = None,
 ) -> dict:
-    """Gives the record of one problem, not yet graded.
+    """Returns the record of one problem, not yet graded.
 
     `generated_tokens` counts what the method sampled for it, kept or not; default: the responses' tokens.
     """
@@ -187,7 +207,7 @@ def grade_records(grader: Grader, problems: Sequence[Problem], records: list[dic
         record["classes"] = row
 
 
-def evaluate(
+def evaluate_rows(
     sampler,
     tokenizer,
     problems: Sequence[Problem],
@@ -198,16 +218,12 @@ def evaluate(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    stream: str = "validation",
+    stream: str = "evaluate",
     temperature: float = 1.0,
     verdict: str = "authors",
-) -> dict[str, float]:
-    """Gives the metrics of n samples a problem, the same on every rank; each rank samples its share of the problems.
-
-    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
-    timed_out_frac (of grading), and `authors` and `honest`: pass_at_1 over the problems of that selection
-    (common/data.py), absent if there are none. Each has its standard error in <key>_se. `prompts` as from `fit_window`;
-    the sampler is awake and its weights are pushed.
+) -> list[tuple[Problem, dict[str, float]]]:
+    """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
+    samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
@@ -215,14 +231,28 @@ def evaluate(
     records = []
     if mine:  # there may be fewer problems than ranks
         records = sample_and_grade(sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings)
-    rows = [problem_metrics(record, verdict) for record in records]
-    if world > 1:
-        mine, rows = gather(mine), gather(rows)
-    metrics = aggregate([problem.group for problem in mine], rows)
-    for name in ("authors", "honest"):
-        chosen = [
-            (p.group, {name: row["pass_at_1"]}) for p, row in zip(mine, rows, strict=True) if name in p.selections
-        ]
+    rows = [(problem, problem_metrics(record, verdict)) for problem, record in zip(mine, records, strict=True)]
+    return gather(rows) if world > 1 else rows
+
+
+def evaluate(*inputs, **settings) -> dict[str, float]:
+    """Returns the metrics of n samples a problem, the same on every rank; takes what `evaluate_rows` takes.
+
+    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
+    timed_out_frac (of grading), and `authors` and `held_out`: pass_at_1 over the problems of that selection
+    (common/data.py), absent if there are none. Each has its standard error in <key>_se.
+    """
+    rows = evaluate_rows(*inputs, **settings)
+    metrics = aggregate([problem.group for problem, _ in rows], [row for _, row in rows])
+    return metrics | selection_accuracy(rows)
+
+
+def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict[str, float]:
+    """Returns pass_at_1, and its standard error in <key>_se, over the problems that count for each choice of the best
+    checkpoint, `authors` and `held_out`; a selection without problems is absent."""
+    metrics = {}
+    for name in ("authors", "held_out"):
+        chosen = [(problem.group, {name: row["pass_at_1"]}) for problem, row in rows if name in problem.selections]
         if chosen:
             metrics |= aggregate(*zip(*chosen, strict=True))
     return metrics
@@ -231,27 +261,34 @@ def evaluate(
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Returns the eval/ metrics of a training script: one sample per problem, with the same random numbers at every
-    step, so that two checkpoints differ by their weights alone. Training and evaluation never use these numbers."""
-    metrics = evaluate(
+    """Returns the eval/ metrics of a training script, for each data set among the problems: one sample per problem,
+    with the same random numbers at every step, so that two checkpoints differ by their weights alone. Training and
+    evaluation never use these numbers."""
+    rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
-        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,
+        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
     )  # fmt: skip
-    names = {key: f"eval/{problems[0].dataset}/{key}" for key in ("pass_at_1", "response_length")}
-    names |= {key: f"eval/{key}" for key in ("authors", "honest") if key in metrics}
-    return {name + se: metrics[key + se] for key, name in names.items() for se in ("", "_se")}
+    figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
+    for dataset in dict.fromkeys(problem.dataset for problem in problems):
+        chosen = [
+            (problem.group, {f"eval/{dataset}/{key}": row[key] for key in ("pass_at_1", "response_length")})
+            for problem, row in rows
+            if problem.dataset == dataset
+        ]
+        figures |= aggregate(*zip(*chosen, strict=True))
+    return figures
 
 
 # ---------------------------------------------------------------- metrics
 
 
 def ks(n: int) -> list[int]:
-    """Gives 1, 2, 4, ... up to n, and n."""
+    """Returns 1, 2, 4, ... up to n, and n."""
     return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
 
 
 def problem_metrics(record: dict, verdict: str) -> dict[str, float]:
-    """Gives the metrics of one problem under one verdict."""
+    """Returns the metrics of one problem under one verdict."""
     right = record[verdict]
     n = len(right)
     metrics = {f"pass_at_{k}": pass_at_k(n, sum(right), k) for k in ks(n)}
@@ -296,7 +333,8 @@ def summarise(records: Sequence[dict]) -> dict[str, dict]:
 
 
 def results_dir(model: str, output_dir: str | None = None) -> Path:
-    """Gives the folder for a model's results: that of its run if it is a checkpoint of one, else results/<model>."""
+    """Returns the folder for a model's results: RUN/results/step_N for a checkpoint of a run, otherwise
+    results/<model>."""
     if output_dir:
         return Path(output_dir)
     path = Path(model)
@@ -336,7 +374,7 @@ def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
 
 
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:
-    """Writes results.json (see above) for finished records, in the given order, and gives its content."""
+    """Writes the results file (see above) for finished records, in the given order, and returns its content."""
     results = {
         "schema": 1,
         "method": method,
@@ -415,7 +453,8 @@ def versions() -> dict[str, str | None]:
 
 
 def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
-    """Gives the finished records of a responses file and the bytes they take: what a kill cut off comes after.
+    """Returns the finished records of a responses file, and the number of bytes up to their end: a line that a kill
+    cut off may follow.
 
     Raises ValueError if the file was made with other settings.
     """
@@ -449,7 +488,7 @@ def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
 
 
 class ResponsesFile:
-    """A responses file that is added to. With several ranks each has its own; `records` are those of all."""
+    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all."""
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
@@ -466,7 +505,7 @@ class ResponsesFile:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def records(self) -> dict[str, dict]:
-        """Gives the finished records by problem id."""
+        """Returns the finished records by problem id."""
         files = [read_responses(path, self.settings)[0] for path in sorted(self.folder.glob(self.pattern))]
         return {record["id"]: record for records in files for record in records}
 
@@ -475,7 +514,7 @@ class ResponsesFile:
 
 
 def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
-    """Prints a line per (name, metrics by verdict)."""
+    """Prints two lines for each (name, metrics by verdict)."""
     keys = ["pass_at_1", f"pass_at_{n}", f"maj_at_{n}", "response_length", "finished_frac"]
     width = max(len(name) for name, _ in rows)
     titles = ["Pass@1 %", f"Pass@{n} %", f"Maj@{n} %", "tokens", "finished %"]
@@ -506,7 +545,7 @@ def checkpoints_of(args: Args) -> dict[str, list[str]]:
         raise ValueError(f"--run {' '.join(args.run)} must name one run folder and names {len(runs)}{listed}.")
     folder, models = Path(runs[0]) / "checkpoints", defaultdict(list)
     saved = sorted(path.name for path in folder.glob("step_*"))
-    for name in args.checkpoint:
+    for name in dict.fromkeys(args.checkpoint):
         best = folder / f"{name}.json"
         if name == "last" and saved:
             chosen = saved[-1]
@@ -544,16 +583,12 @@ class Work:
 def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
     and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
-    if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
-        raise ValueError("--n, --repeats and --batch-size must be at least 1, and --temperature at least 0.")
-    if args.temperature == 0 and args.n > 1:
-        raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
     models = checkpoints_of(args)
     device = start_processes(args.seed)
     rank = dist.get_rank()
-    paths = {model: resolve_model(model) for model in models}
+    paths = {model: resolve_model(model, args.max_total_tokens) for model in models}
     first = next(iter(paths.values()))  # the checkpoints of a run have one tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(first)
+    tokenizer = load_tokenizer(first)
     stop_ids = rollout.stop_token_ids(first, tokenizer)
     sets = list(load_datasets(tokenizer, args))
     shared = {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}

@@ -595,12 +595,12 @@ def test_a_killed_run_does_not_go_on_with_other_problems(miniature, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--alpha", "0"], "not greater than 0"),
-        (["--alpha", "-1"], "not greater than 0"),
-        (["--alpha", "inf"], "finite"),
-        (["--num-moves", "-1"], "at least 0"),
-        (["--block-size", "-1"], "at least 0"),
-        (["--n", "0"], "at least 1"),
+        (["--alpha", "0"], "a finite number above 0"),
+        (["--alpha", "-1"], "a finite number above 0"),
+        (["--alpha", "inf"], "use beam_eval.py"),
+        (["--num-moves", "-1"], "0 or more"),
+        (["--block-size", "-1"], "0 or more"),
+        (["--n", "0"], "1 or more"),
         (["--mode", "mh-llm", "--cut", "entropy"], "uniform cuts"),
         (["--mode", "gibbs"], "mode"),
     ],

@@ -12,7 +12,7 @@ from conftest import ParityGrader, tiny_model
 
 import power_sampling
 from common import evaluate, rollout
-from common.data import load_problems
+from common.data import load_problems, load_tokenizer
 from common.rollout.transformers import TransformersSampler
 
 WINDOW, STOP, SEEDS = 16, 1, (1, 2)
@@ -62,7 +62,7 @@ def draws(tmp_path, monkeypatch):
             sampler.generate(prompts, 2, WINDOW, seed, step=step, problem_ids=ids)
             note("training", seed, step)
         args = SimpleNamespace(max_total_tokens=WINDOW, seed=seed)
-        tokenizer = evaluate.AutoTokenizer.from_pretrained(tmp_path / "model")
+        tokenizer = load_tokenizer(tmp_path / "model")
         evaluate.validate(sampler, tokenizer, ParityGrader(), problems, prompts, args)
         note("validation", seed)
         for name in ("one", "two"):

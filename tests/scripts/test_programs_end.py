@@ -18,7 +18,7 @@ def run(program: str, monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     target = PROGRAMS[program]
     if isinstance(target, str):
-        runpy.run_module(target, run_name="__main__")
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(str(target), run_name="__main__")
 
@@ -54,6 +54,15 @@ def test_the_engine_is_closed_before_the_process_group_ends(program, tmp_path, m
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_refusal_is_one_line_and_exit_code_2(program, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(program, monkeypatch, "--model", "toy", "--dataset", str(tmp_path / "none.jsonl"))
+        run(
+            program,
+            monkeypatch,
+            "--model",
+            "toy",
+            "--max-total-tokens",
+            "64",
+            "--dataset",
+            str(tmp_path / "none.jsonl"),
+        )
     said = capsys.readouterr().err.strip()
     assert stop.value.code == 2 and said.startswith("error: cannot read") and "\n" not in said
