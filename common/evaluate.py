@@ -492,7 +492,7 @@ class ResponsesFile:
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
-        self.folder, self.pattern, self.settings = results.parent, f"{stem}.responses*.jsonl", settings
+        self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
         _, end = read_responses(self.path, settings)
         if self.path.exists():

@@ -348,6 +348,15 @@ def test_a_stopped_evaluation_goes_on_where_it_was(program):
     assert sampler.calls == []
 
 
+def test_a_data_set_may_have_any_name(program, tmp_path):
+    run_program, out = program
+    data = [str(write_problems(tmp_path / "a[1]*.jsonl", PROBLEMS))]
+    (row,) = run_program(dataset=data)
+    assert row["files"] == ["a[1]*__n4__seed1.json"]
+    sampler = FakeSampler(SAID)
+    assert run_program(sampler, dataset=data)[0]["metrics"] == row["metrics"] and sampler.calls == []
+
+
 def test_other_settings_are_refused_in_one_line(program):
     run_program, _ = program
     run_program()
