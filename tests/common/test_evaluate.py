@@ -11,7 +11,18 @@ from conftest import ParityGrader, sums, tiny_model
 
 from common import evaluate as module
 from common.data import Problem
-from common.evaluate import Args, aggregate, evaluate, ks, main, problem_metrics, results_dir, summarise, validate
+from common.evaluate import (
+    VERDICTS,
+    Args,
+    aggregate,
+    evaluate,
+    ks,
+    main,
+    problem_metrics,
+    results_dir,
+    summarise,
+    validate,
+)
 from common.grading import Grader
 from common.rollout import Rollout
 
@@ -493,6 +504,20 @@ def test_aggregate_of_two_verdicts_is_over_problems_not_responses():
     assert summary["by_level"]["strict"]["2"]["pass_at_2"] == 0.0 and summary["by_subject"]["strict"] == {}
     rows = [problem_metrics(r, "authors") for r in records]
     assert aggregate(["x", "y"], rows)["maj_at_2"] == 0.75
+
+
+def test_a_summary_counts_problems_by_what_they_repeat_and_not_by_their_ids():
+    shared = {"level": None, "subject": None, "tokens": [1], "finished": [True], "timed_out": [False], "votes": ["1"]}
+
+    def error(repeats):
+        records = [
+            shared | {"id": f"train#{i}", "repeat_of": repeats(i), "classes": [0]} | dict.fromkeys(VERDICTS, [i < 25])
+            for i in range(50)
+        ]
+        return summarise(records)["metrics"]["authors"]["pass_at_1_se"]
+
+    assert error(lambda i: None) == pytest.approx(0.5 / 49**0.5)
+    assert error(lambda i: f"train#{i % 25}") == 0  # of each problem one repeat is right and one is wrong
 
 
 def test_the_miniature_from_end_to_end(toy_dir, tmp_path):
