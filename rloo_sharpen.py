@@ -28,6 +28,7 @@ from common.grading import Grader
 from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
+from common.run.checkpoint import check_disk
 from common.run.memory import check_memory, moments_on_device
 from common.run.metrics import Metrics, stop_unless_finite
 
@@ -107,10 +108,14 @@ class Args:
     """validate and save every so many steps, and at start and end"""
     keep_all_checkpoints: bool = False
     """keep every checkpoint, not just the newest and the best"""
+    remove_state_first: bool = False
+    """for small disks: remove the old resume state before the new one is written; a kill in between loses both"""
     output_dir: str = "runs"
     """where the run folder is made"""
     exp_name: str = ""
     """first part of its name; empty for the name of the script"""
+    track: bool = False
+    """show the run at Weights & Biases too (pip install wandb), in the project that WANDB_PROJECT names"""
     resume: str = ""
     """run folder to continue"""
 
@@ -152,6 +157,7 @@ def main(args: Args) -> None:
     validation = load_prompts(tokenizer, load_validation(args), args)
     needs_base = "logp_base" in RETURN_READS or args.base_curves
     check_memory(path, args, device, dtype, needs_base)
+    check_disk(path, args, device, dtype)
     run = Run(args, __file__, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
@@ -210,11 +216,11 @@ def main(args: Args) -> None:
                 stop_unless_finite("loss", loss, [batch[group].id for group in groups])
                 if backward:
                     loss.backward()
-                metrics.mean("objective/return", returns)
-                metrics.mean("objective/task_reward", r_task[packed.rows])
-                metrics.mean("objective/logp_base", logp_base)
-                metrics.mean("objective/kl_base", logp - logp_base)
-                metrics.sum("losses/policy_loss", loss.detach())
+                metrics.add_mean("objective/return", returns)
+                metrics.add_mean("objective/task_reward", r_task[packed.rows])
+                metrics.add_mean("objective/logp_base", logp_base)
+                metrics.add_mean("objective/kl_base", logp - logp_base)
+                metrics.add_sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), entropy, packed.sampler_logp)
             grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
             stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
@@ -225,9 +231,9 @@ def main(args: Args) -> None:
             optimizer.zero_grad()
 
         # 4. what happened
-        metrics.mean("losses/grad_norm", grad_norm)
-        metrics.mean("sampling/skipped_frac", [1.0 - learning for learning in learns])
-        metrics.mean("charts/learning_rate", [warm * args.learning_rate])
+        metrics.add_mean("losses/grad_norm", grad_norm)
+        metrics.add_mean("sampling/skipped_frac", [1.0 - learning for learning in learns])
+        metrics.add_mean("charts/learning_rate", [warm * args.learning_rate])
         if figures:  # a validated step also leaves responses to read
             run.save_samples(step, batch, texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))

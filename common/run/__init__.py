@@ -8,7 +8,7 @@ runs/<exp>__<model>__<seed>__<time>/
     samples/step_000100.jsonl       responses to read
     checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
     checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_honest.json)
-    resume/step_000100/             optimizer and float32 parameters, newest only
+    resume/step_000100/             float32 parameters and the optimizer's state, newest only
     results/                        written by common.evaluate
 """
 
@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -48,7 +49,7 @@ from common.run.checkpoint import (
     writing,
 )
 from common.run.memory import moments_to_device
-from common.run.metrics import METRICS, gather
+from common.run.metrics import gather
 
 # Exit codes, see `start`.
 REFUSED, FAILED, STOPPED = 2, 3, 75
@@ -67,7 +68,12 @@ FREE_ON_RESUME = {
     "gpu_memory_utilization",
     "num_grading_workers",
     "keep_all_checkpoints",
+    "remove_state_first",
+    "track",
 }
+
+# Figures beside the arguments in TensorBoard's HParams tab.
+HPARAMS_METRICS = ("objective/return", "objective/task_reward", "eval/authors", "eval/honest")
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
@@ -106,24 +112,50 @@ class Run:
     args.resume names a folder that cannot be continued or --output-dir cannot be written."""
 
     def __init__(self, args, script: str, data: dict[str, tuple[list, list]] | None = None):
-        self.args, self.rank, self.world = args, dist.get_rank(), dist.get_world_size()
+        self.args, self.rank = args, dist.get_rank()
         self.script, self.data = Path(script), describe_data(args, data or {})
-        self.started, self.signalled, self.writer = time.time(), None, None
+        self.started, self.signalled, self.writer, self.wandb = time.time(), None, None, None
+        wandb = import_wandb() if args.track else None  # before a folder is made
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
         self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
         self.first_step = self.resumed_step or 0
+        self.saved_step = self.resumed_step  # whose state is on disk
         if self.rank == 0:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # here, because evaluation does not need it
 
             if args.resume:
                 self._cut_back(self.first_step)
                 self._keep_script_and_data()  # a run whose user has renamed one of them
             else:
                 self._describe()
+            if wandb is not None:  # before the SummaryWriter, which it follows
+                self.wandb = wandb.init(
+                    name=self.folder.name,
+                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run goes on in its page
+                    resume="allow",
+                    config=dataclasses.asdict(args),
+                    dir=str(self.folder),
+                    sync_tensorboard=True,
+                )
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step if args.resume else None)
-            rows = "\n".join(f"|{key}|{value}|" for key, value in sorted(vars(args).items()))
-            self.writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{rows}")
+            self._write_arguments()
             print(f"run folder {self.folder}   curves: tensorboard --logdir {self.folder.parent}", flush=True)
+
+    def _write_arguments(self) -> None:
+        """Shows the arguments in TensorBoard: as a table under Text and, beside the last figures, under HParams. They
+        are added to the file of the curves; SummaryWriter.add_hparams would make a second run of them."""
+        from torch.utils.tensorboard.summary import hparams
+
+        rows = "".join(f"|{key}|{escaped(value)}|\n" for key, value in sorted(vars(self.args).items()))
+        self.writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{rows}")
+        # The tab knows numbers and words; it has no infinity, and would show True as 1.
+        simple = {
+            key: value if type(value) in (int, float) and math.isfinite(value) else str(value)
+            for key, value in vars(self.args).items()
+        }
+        experiment, start, _ = hparams(simple, dict.fromkeys(HPARAMS_METRICS, 0.0))  # the third is for the run's end
+        for summary in (experiment, start):
+            self.writer.file_writer.add_summary(summary)
 
     def _new_folder(self, script: str) -> Path:
         """Made by rank 0, unique even when two runs start in one second; the others are told its name."""
@@ -222,6 +254,7 @@ class Run:
     def _cut_back(self, step: int) -> None:
         """Drops metrics lines from `step` on, which will be made again, and what a kill left half written."""
         sweep(self.folder)
+        self._remove_states_except(self.resumed_step)  # a state that was complete, but not yet named by latest.json
         path = self.folder / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().split("\n") if line]
@@ -229,16 +262,10 @@ class Run:
             write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """One line to metrics.jsonl, the same to TensorBoard, and a short one to the console."""
+        """Adds a line to metrics.jsonl, the same figures to TensorBoard, and a short line to the console. A script may
+        log figures of its own, of any name, beside those that common/run/metrics.py describes."""
         if self.rank:
             return
-        unknown = [
-            key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS
-        ]
-        if unknown:
-            raise KeyError(
-                f"{unknown} are logged but not described in common/run/metrics.py:METRICS; add a line for each."
-            )
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
@@ -264,8 +291,8 @@ class Run:
         return f"step {step}/{self.args.num_steps}  {'  '.join(parts)}  left {left / 60:.1f} min"
 
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
-        """Responses to read, of rank 0's first eight problems: samples/step_000100.jsonl, and two of them in
-        TensorBoard."""
+        """Keeps responses to read, those of rank 0's first eight problems, in samples/step_000100.jsonl, and the first
+        two in TensorBoard."""
         if self.rank == 0:
             samples = [
                 {"id": problem.id, "problem": problem.problem, "gold": problem.answer, "response": text}
@@ -277,7 +304,10 @@ class Run:
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             write_text(self.folder / "samples" / f"step_{step:06d}.jsonl", lines)
             for i, sample in enumerate(samples[:2]):
-                text = "\n".join(f"**{key}** {value}\n" for key, value in sample.items())
+                text = "\n\n".join(
+                    f"**{key}**\n\n{fenced(str(value))}" if isinstance(value, str) else f"**{key}** {value}"
+                    for key, value in sample.items()
+                )
                 self.writer.add_text(f"sample_{i}", text, step)
 
     # --- stop, checkpoints, resume ------------------------------------------------------------------------------------
@@ -350,36 +380,60 @@ class Run:
                     remove_folder(folder)
 
     def _state_path(self, step: int) -> Path:
-        return self.folder / "resume" / f"step_{step:06d}" / f"rank_{self.rank}_of_{self.world}.pt"
+        return self.folder / "resume" / f"step_{step:06d}"
 
     def _save_resume(self, step: int, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """What `--resume` needs to go on with step `step`; latest.json names it when every rank's part is there."""
-        path = self._state_path(step)
-        if step != self.resumed_step:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            save_state(path, policy, optimizer)
-            dist.barrier()
+        """Saves what `--resume` needs to continue with step `step`; latest.json names it once it is complete."""
+        if step != self.saved_step:
+            if self.args.remove_state_first and self.rank == 0:  # the name first: a state must never be half there
+                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)
+                self._remove_states_except(None)
+            save_state(self._state_path(step), policy, optimizer)
             if self.rank == 0:
                 self.writer.flush()  # curves that wait in memory would be missing after a kill
                 write_json(self.folder / "resume" / "latest.json", {"step": step})
+            self.saved_step = step
         if self.rank == 0:
-            for old in (self.folder / "resume").glob("step_*"):
-                if old != path.parent:
-                    remove_folder(old)
+            self._remove_states_except(step)
+
+    def _remove_states_except(self, step: int | None) -> None:
+        for folder in (self.folder / "resume").glob("step_*"):
+            if step is None or folder != self._state_path(step):
+                remove_folder(folder)
 
     def _load_resume(self, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        path = self._state_path(self.resumed_step)
-        if not path.exists() and any(path.parent.glob("rank_*")):
-            raise ValueError(f"{path} is missing: resume with as many processes as the run was started with.")
-        load_state(path, policy, optimizer)
+        load_state(self._state_path(self.resumed_step), policy, optimizer)
         if not self.args.moments_on_host:
             moments_to_device(optimizer)
 
     def close(self) -> None:
-        """Puts the curves on disk."""
+        """Writes out the curves, and ends the page at Weights & Biases."""
         if self.writer is not None:
             self.writer.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def import_wandb():
+    """The wandb package. Raises ImportError, with what to do, where it is not installed."""
+    try:
+        import wandb
+    except ImportError:
+        raise ImportError(
+            "--track needs the package of Weights & Biases: pip install wandb, or leave it out."
+        ) from None
+    return wandb
+
+
+def fenced(text: str) -> str:
+    """The text as a Markdown code block, in which mathematics stays as it is."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def escaped(value) -> str:
+    """A value as one cell of a Markdown table."""
+    return str(value).replace("|", r"\|").replace("\n", " ")
 
 
 def describe_data(args, data: dict[str, tuple[list, list]]) -> dict[str, dict]:

@@ -15,11 +15,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedModel
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from common.logprob import causal_lm, full_tensor, local_tensor, weights
+from common.run.memory import GB, count_parameters, estimate
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -29,8 +35,8 @@ def writing(path: Path):
     """Around whatever writes `path`: raises OSError with one line where that fails, whichever library was writing."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
+    except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+        reason = str(_cause(error)).partition("\n")[0]
         free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.is_dir())).free
         raise OSError(
             f"{path} could not be written ({reason}), with {free / 1e9:.2f} GB free there. What was saved before is as "
@@ -83,9 +89,14 @@ def remove_folder(path: Path) -> None:
 
 def sweep(run: Path) -> None:
     """Removes what killed processes left in a run folder under temporary names."""
-    for place in (".", "samples", "checkpoints", "resume", "resume/step_*"):
+    for place in (".", "samples", "checkpoints", "resume"):
         for path in run.glob(f"{place}/.*.tmp"):
             _delete(path)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself; where torch.distributed.checkpoint has collected the errors of all ranks, the first of them."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def _delete(path: Path) -> None:
@@ -169,32 +180,141 @@ def generation_settings(model: PreTrainedModel, tokenizer, stop_ids: Sequence[in
     )
 
 
+# --- the state to resume ----------------------------------------------------------------------------------------------
+
+
 def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """This rank's part of the trained parameters and of the optimizer."""
-    state = {}
+    """Saves the trained parameters and the optimizer's state in a new folder `path`; a collective, each rank writes its
+    own part.
+
+    The folder holds a state.json and one checkpoint of torch.distributed.checkpoint for each kind of tensor:
+    `parameter`, and once the optimizer has stepped `exp_avg`, `exp_avg_sq` and `step`. They are written one after the
+    other because a copy of one on a GPU stays in host memory until it is complete: 4 bytes a parameter."""
+    kinds: dict[str, dict[str, torch.Tensor]] = {"parameter": {}}
     for name, parameter in _trained(policy):
-        tensors = {"parameter": parameter} | optimizer.state.get(parameter, {})
-        state[name] = {key: local_tensor(tensor) for key, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+        kinds["parameter"][name] = parameter.detach()
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            is_local_part = value.dim() > 0 and not isinstance(value, DTensor)  # moments kept on the host
+            kinds.setdefault(kind, {})[name] = _as_part_of(value, parameter) if is_local_part else value
+    temporary = path.with_name(f".{path.name}.tmp")  # the same for all ranks
+    try:
+        with writing(path):
+            if dist.get_rank() == 0:
+                _delete(temporary)
+                temporary.mkdir(parents=True)
+            dist.barrier()
+            for kind, tensors in kinds.items():
+                dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary / kind, sync_files=True))
+            if dist.get_rank() == 0:
+                write_json(temporary / "state.json", {"kinds": list(kinds), "processes": dist.get_world_size()})
+                for folder in [*(temporary / kind for kind in kinds), temporary]:
+                    _sync(folder)
+                os.rename(temporary, path)
+                _sync(path.parent)
+    finally:
+        if dist.get_rank() == 0:
+            _delete(temporary)
 
 
 def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what `save_state` wrote, the optimizer's part in host memory. Raises ValueError for a file that is
-    missing, damaged, or holds more than tensors: nothing in it is run."""
+    """Puts back what `save_state` wrote, on any number of ranks; the optimizer's state goes to host memory. A
+    collective. Raises ValueError for a folder that is missing or damaged, or whose files hold more than tensors:
+    nothing in them is run."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        for kind in json.loads((path / "state.json").read_text())["kinds"]:
+            reader = StateReader(path / kind)
+            saved = reader.read_metadata().state_dict_metadata
+            tensors = {}
+            for name, parameter in _trained(policy):
+                if kind == "parameter":
+                    tensors[name] = parameter.detach()
+                elif saved[name].size == parameter.shape:
+                    local = torch.empty_like(local_tensor(parameter), dtype=saved[name].properties.dtype, device="cpu")
+                    tensors[name] = _as_part_of(local, parameter)
+                else:
+                    tensors[name] = torch.empty(saved[name].size, dtype=saved[name].properties.dtype)
+            dcp.load(tensors, storage_reader=reader)
+            if kind != "parameter":
+                for name, parameter in _trained(policy):
+                    optimizer.state[parameter][kind] = local_tensor(tensors[name])
+    except (CheckpointException, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = type(_cause(error)).__name__
         raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}), so this run cannot go on; a new one can start from the "
-            f"newest folder in {path.parents[2] / 'checkpoints'}, with --model."
+            f"{path} cannot be read ({reason}), so this run cannot go on. A new one can start from the newest folder "
+            f"in {path.parents[1] / 'checkpoints'}, with --model."
         ) from None
-    with torch.no_grad():
-        for name, parameter in _trained(policy):
-            saved = state[name]
-            local_tensor(parameter).copy_(saved.pop("parameter"))
-            optimizer.state[parameter] = saved
+
+
+class StateReader(dcp.FileSystemReader):
+    """Reads a checkpoint without running anything that a changed file may hold: the library unpickles the list of its
+    tensors, so only the classes of which such a list consists are admitted."""
+
+    def read_metadata(self, *args, **kwargs) -> Metadata:
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            metadata = _MetadataUnpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError("it does not list tensors")
+        return metadata
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) in (("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")):
+            return super().find_class(module, name)
+        if "." not in name and module in ("torch", dcp.metadata.__name__, dcp.filesystem.__name__):
+            found = super().find_class(module, name)
+            if isinstance(found, torch.dtype) or getattr(found, "__module__", "") == module != "torch":
+                return found
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no list of tensors needs")
+
+
+def _as_part_of(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Marks a tensor in host memory as this rank's part of one that is sharded as the parameter is."""
+    if not isinstance(parameter, DTensor):
+        return local
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    shape = {"shape": parameter.shape, "stride": parameter.stride()}
+    return DTensor.from_local(local, mesh, parameter.placements, run_check=False, **shape)
 
 
 def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+
+
+# --- room on the disk -------------------------------------------------------------------------------------------------
+
+
+def check_disk(path: str, args, device: torch.device, dtype: torch.dtype) -> None:
+    """Prints how much a run of `args` with the model `path` will write; raises ValueError where that does not fit.
+
+    A resume state has 12 bytes for each trained parameter, float32 and Adam's two moments, and the old one is removed
+    when the new one is complete. A checkpoint has 2 bytes a parameter from a GPU, and as many as the parameters have
+    from a CPU; the newest and the two best are kept, and there are four before one is pruned."""
+    config = AutoConfig.from_pretrained(path)
+    parameters = count_parameters(config)
+    trained = estimate(config, args, world=1, compute_bytes=dtype.itemsize, needs_base=False)[0].size / 4  # in float32
+    state = 12 * trained
+    of_parameter = 2 if device.type == "cuda" else dtype.itemsize if args.lora_rank else 4
+    checkpoint = of_parameter * parameters + (4 * trained if args.lora_rank else 0)
+    saves = -(-args.num_steps // args.eval_every) + 1
+    checkpoints = saves if args.keep_all_checkpoints else min(saves, 4)
+    states = 1 if args.remove_state_first else 2
+    # The state is saved before the checkpoint that belongs to it.
+    needed = max(states * state + (checkpoints - 1) * checkpoint, state + checkpoints * checkpoint)
+
+    folder = Path(args.resume or args.output_dir).absolute()
+    there = [file for part in ("resume", "checkpoints") for file in folder.glob(f"{part}/**/*") if file.is_file()]
+    if args.resume:
+        needed -= sum(file.stat().st_size for file in there)
+    free = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir())).free
+    table = (
+        f"disk, estimated: {state / GB:.2f} GB a resume state (up to {states}), {checkpoint / GB:.2f} GB a checkpoint "
+        f"(up to {checkpoints}); {needed / GB:.2f} GB to be written of {free / GB:.2f} GB free"
+    )
+    if needed > free:
+        advice = [] if args.resume else ["choose another --output-dir"]
+        advice += [] if args.remove_state_first else ["keep one resume state at a time with --remove-state-first"]
+        advice += ["leave out --keep-all-checkpoints"] if args.keep_all_checkpoints else []
+        raise ValueError(f"{folder} has too little room. {table}. Make room, {', or '.join(advice)}.")
+    if dist.get_rank() == 0:
+        print(table, flush=True)

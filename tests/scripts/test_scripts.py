@@ -14,7 +14,7 @@ from programs import PARSERS
 
 import rloo_task
 import rloo_tilted
-from common.run import METRICS
+from common.run.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("rloo_task.py", "rloo_sharpen.py", "rloo_tilted.py")
