@@ -38,8 +38,7 @@ from common.run.unknown import UNKNOWN, reads_unknown
 class Args:
     # --- objective ---
     reward_verdict: Literal["authors", "strict"] = "authors"
-    """verdict that pays the task reward; authors: math-verify on the whole text, as in the paper's code, which pays
-    for answers without a box and for cut-off responses; strict: the last complete box only"""
+    """verdict that pays; authors: math-verify on the whole text, boxed or not, as in the paper; strict: the last box"""
     fixed_length: bool = False
     """treat EOS as an ordinary token, so that every response fills the window (App. B)"""
     grade_after_eos: bool = False
@@ -101,7 +100,7 @@ class Args:
     compile_layers: bool = True
     """compile MLPs and norms on a GPU: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory outside the optimizer step; also done where a run fits a GPU in no other way"""
+    """keep Adam's moments in host memory outside the optimizer step; also done if a GPU would be too small otherwise"""
     gpu_memory_utilization: arg.Share = 0.4
     """share of the GPU's memory that vLLM may take while it samples"""
     skip_memory_check: bool = False
@@ -167,7 +166,7 @@ def policy_loss(token_logp, sampler_logp, advantages, cap: float) -> torch.Tenso
     return -(importance_weight * advantages * token_logp).sum()
 
 
-def main(args: Args) -> None:
+def main(args: Args, sampler=None, grader=None) -> None:
     device = start_processes(args.seed)
     mine = rank_slice(args.num_problems)  # this process's part of every batch
     dtype = compute_dtype(args.dtype, device)
@@ -184,11 +183,11 @@ def main(args: Args) -> None:
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
-    sampler = start_sampler(
+    sampler = sampler or start_sampler(
         args.sampler, path, args.max_total_tokens, dtype=dtype, device=device,
         gpu_memory_utilization=args.gpu_memory_utilization,
     )  # fmt: skip
-    grader = Grader(args.num_grading_workers)
+    grader = grader or Grader(args.num_grading_workers)
 
     for step in run.steps(policy, optimizer):
         metrics, figures = Metrics(step), {}

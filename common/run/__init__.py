@@ -7,7 +7,7 @@ runs/<exp>__<model>__<seed>__<time>/
     metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
     samples/step_000100.jsonl       responses to read
     checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
-    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_honest.json)
+    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_held_out.json)
     resume/step_000100/             float32 parameters and the optimizer's state, newest only
     results/                        written by common.evaluate
 """
@@ -77,7 +77,7 @@ FREE_ON_RESUME = {
 }
 
 # Figures beside the arguments in TensorBoard's HParams tab.
-HPARAMS_METRICS = ("objective/return", "objective/task_reward", "eval/authors", "eval/honest")
+HPARAMS_METRICS = ("objective/return", "objective/task_reward", "eval/authors", "eval/held_out")
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ def start_processes(seed: int) -> torch.device:
 def seed_generators(seed: int, step: int) -> None:
     """Seeds torch's global generators from seed, step and rank, for objectives that draw random numbers: so a resumed
     run draws what an unbroken one does, and no two ranks or steps draw the same. Sampling has generators of its own."""
-    torch.manual_seed(int(generator("objective", seed, step, word=dist.get_rank()).integers(2**63)))
+    torch.manual_seed(int(generator("script", seed, step, word=dist.get_rank()).integers(2**63)))
 
 
 def rank_slice(count: int) -> slice:
@@ -391,12 +391,12 @@ class Run:
         return self.folder / "checkpoints" / f"step_{step:06d}"
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_honest.json; the first of equal steps stays. Drops the checkpoints that
+        """Updates best_authors.json and best_held_out.json; the first of equal steps stays. Drops the checkpoints that
         are neither best nor newest, unless all are to be kept."""
         if self.rank:
             return
         keep = {step}
-        for selection in ("authors", "honest"):
+        for selection in ("authors", "held_out"):
             path = self.folder / "checkpoints" / f"best_{selection}.json"
             best = read_json(path, "delete it, and the best of the coming steps is kept") if path.exists() else None
             accuracy = figures.get(f"eval/{selection}")

@@ -40,7 +40,7 @@ METRICS = {
     "eval/<dataset>/pass_at_1": "validation: fraction of problems answered correctly, one response each; `_se`: error",
     "eval/<dataset>/response_length": "validation: mean response length, tokens; `_se`: standard error",
     "eval/authors": "validation accuracy as the authors chose checkpoints by (for math it includes MATH-500)",
-    "eval/honest": "validation accuracy on problems that no reported set contains",
+    "eval/held_out": "validation accuracy on problems that no reported set contains",
 }
 
 # The mean difference between the sampler's and the trainer's log-probabilities, in nats a token, that rounding cannot

@@ -12,11 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT, ParityGrader, sums, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
+import beam_eval
+import common.evaluate
 import common.logprob
+import power_sampling
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
@@ -25,7 +29,8 @@ from common.grading import Verdict
 from common.logprob import pack
 from common.rollout import Rollout
 from common.rollout.transformers import TransformersSampler
-from common.run import parse, start_processes
+from common.run import parse, start, start_processes
+from common.run.arguments import REFUSED
 from common.run.checkpoint import check_disk
 from common.run.metrics import METRICS, Metrics
 
@@ -284,7 +289,7 @@ def test_skipping_groups_of_equal_rewards_changes_no_parameter_and_no_curve(fold
     assert all(line["sampling/skipped_frac"] == 0 for line in curves(complete)[:-1])
     assert difference(parameters(skipping), parameters(complete)) < 1e-6
     for ours, theirs in zip(curves(skipping), curves(complete), strict=True):
-        assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-4, abs=1e-6)
+        assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-3, abs=1e-5)
 
 
 def test_without_base_curves_the_task_run_is_the_same_and_the_figures_are_missing_not_made_up(folder):
@@ -503,12 +508,12 @@ def test_the_best_checkpoints_are_kept_by_both_selections_and_the_rest_is_pruned
     args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)])
     run = rloo_tilted.Run(args, "rloo_tilted.py")
     accuracies = {0: (0.1, 0.5), 20: (0.6, 0.3), 40: (0.6, 0.4), 60: (0.2, 0.1)}
-    for step, (authors, honest) in accuracies.items():
+    for step, (authors, held_out) in accuracies.items():
         run.checkpoint_path(step).mkdir()
-        run.record_best(step, {"eval/authors": authors, "eval/honest": honest})
+        run.record_best(step, {"eval/authors": authors, "eval/held_out": held_out})
     checkpoints = run.folder / "checkpoints"
     assert json.loads((checkpoints / "best_authors.json").read_text())["step"] == 20  # the first of equals
-    assert json.loads((checkpoints / "best_honest.json").read_text())["step"] == 0
+    assert json.loads((checkpoints / "best_held_out.json").read_text())["step"] == 0
     assert {path.name for path in checkpoints.glob("step_*")} == {"step_000000", "step_000020", "step_000060"}
 
 
@@ -578,6 +583,105 @@ def test_bad_input_is_refused_in_one_line_before_anything_loads(folder, flags, m
     with pytest.raises(ValueError, match=message) as error:
         train(folder, rloo_tilted, *flags)
     assert "\n" not in str(error.value)
+
+
+# --- refused by the program: one line, exit code 2, nothing loaded, no run folder -------------------------------------
+
+
+def config_of(kind: str) -> PretrainedConfig:
+    return {
+        "gemma": transformers.GemmaConfig,
+        "phi3": lambda: transformers.Phi3Config(pad_token_id=0),
+        "mistral": transformers.MistralConfig,
+        "mixtral": transformers.MixtralConfig,
+        "gpt2": transformers.GPT2Config,
+        "gpt_neox": transformers.GPTNeoXConfig,
+        "t5": transformers.T5Config,
+    }[kind]()
+
+
+def refused(program, words: list[str], capsys, monkeypatch) -> str:
+    """The line that a program is refused with."""
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        start(program.main, program.Args)
+    assert stop.value.code == REFUSED
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    for function in ("transformers.PreTrainedModel.from_pretrained", "common.rollout.start_sampler"):
+        monkeypatch.setattr(function, lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+@pytest.mark.parametrize("kind", ["gemma", "phi3", "mistral", "mixtral", "gpt2", "gpt_neox", "t5"])
+def test_a_model_that_cannot_be_trained_is_refused_at_once(folder, tmp_path, capsys, monkeypatch, nothing_loads, kind):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    config_of(kind).save_pretrained(model)
+    words = f"--model {model} --dataset {folder / 'problems.jsonl'} --output-dir {tmp_path / 'runs'}".split()
+    line = refused(rloo_task, words, capsys, monkeypatch)
+    assert f"is a {kind} model, and training was checked for qwen2, qwen3, llama only" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("program", [rloo_task, common.evaluate, power_sampling, beam_eval], ids=lambda p: p.__name__)
+def test_every_program_refuses_a_folder_without_a_tokenizer(
+    tmp_path, capsys, monkeypatch, nothing_loads, program, kind
+):
+    model = tiny_model(tmp_path / "model", kind)
+    for path in [*model.glob("*token*"), *model.glob("*.jinja")]:
+        path.unlink()
+    words = f"--model {model} --output-dir {tmp_path / 'out'} --max-total-tokens 64".split()
+    line = refused(program, words, capsys, monkeypatch)
+    assert "has no tokenizer that can be read" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("program", [rloo_task, common.evaluate, power_sampling, beam_eval], ids=lambda p: p.__name__)
+def test_every_program_refuses_a_window_longer_than_the_model_has_positions(
+    folder, tmp_path, capsys, monkeypatch, nothing_loads, program
+):
+    words = f"--model {folder / 'model'} --output-dir {tmp_path / 'out'} --max-total-tokens 4096".split()
+    line = refused(program, words, capsys, monkeypatch)
+    assert line == f"--max-total-tokens 4096: {folder / 'model'} has 512 positions; choose no more."
+    assert not (tmp_path / "out").exists()
+
+
+def test_problems_that_the_processes_do_not_divide_are_refused_before_anything_else(tmp_path, monkeypatch):
+    start_processes(0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(rloo_task, "resolve_model", lambda *_, **__: pytest.fail("the model was looked up"))
+    with pytest.raises(ValueError, match="--num-problems 32 is not a multiple of the 3 processes; choose one that is"):
+        rloo_task.main(rloo_task.Args(output_dir=str(tmp_path / "out")))
+
+
+def test_an_interrupt_while_loading_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rloo_task, "load_model", interrupted)
+    data = f"--dataset {folder / 'problems.jsonl'} --validation-dataset {folder / 'problems.jsonl'} --num-problems 2"
+    words = f"program --model {folder / 'model'} {data} --max-total-tokens 400 --output-dir {tmp_path}".split()
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        start(rloo_task.main, rloo_task.Args)
+    assert stop.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
+
+
+def test_ten_steps_without_a_gradient_are_reported(tmp_path, capsys):
+    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
+    for step in range(25):
+        run.log(step, {"losses/grad_norm": 1.0 if step == 12 else 0.0, "objective/task_reward": 0.0})
+    lines = capsys.readouterr().out.splitlines()
+    steps = [
+        lines[i - 1].split("/")[0] for i, line in enumerate(lines) if line.startswith("warning: nothing was learned")
+    ]
+    assert steps == ["step 9", "step 22"]  # ten in a row, and ten after a step that taught something
+    run.close()
 
 
 def test_weights_that_are_a_pickle_are_refused_in_one_line_and_not_read(folder, tmp_path):
