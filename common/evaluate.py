@@ -124,8 +124,9 @@ def sample_and_grade(
     step: int = 0,
     temperature: float = 1.0,
     stream: str = "evaluate",
+    progress: str = "",
 ) -> list[dict]:
-    """Returns a record (see above) per problem, with n samples each."""
+    """Returns a record (see above) per problem, with n samples each. `progress` names a progress bar for sampling."""
     start = time.perf_counter()
     sampled = sampler.generate(
         list(prompts),
@@ -136,6 +137,7 @@ def sample_and_grade(
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
         stream=stream,
+        progress=progress,
     )
     texts = sampled.texts(tokenizer, stop_ids)
     logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
@@ -213,6 +215,7 @@ def evaluate_rows(
     step: int = 0,
     temperature: float = 1.0,
     stream: str = "evaluate",
+    progress: str = "",
     verdict: str = "authors",
 ) -> list[tuple[Problem, dict[str, float]]]:
     """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
@@ -220,6 +223,7 @@ def evaluate_rows(
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step, stream=stream)
+    settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
@@ -259,6 +263,7 @@ def validate(
     rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
         n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
+        progress="validation",
     )  # fmt: skip
     figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
     for dataset in dict.fromkeys(problem.dataset for problem in problems):

@@ -33,7 +33,9 @@ class FakeSampler:
 
     stop_ids = [STOP]
 
-    def generate(self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0, stream="train"):
+    def generate(
+        self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0, stream="train", **_
+    ):
         self.streams = [*getattr(self, "streams", []), stream]
         self.calls.append((list(problem_ids), n, seed, step, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]

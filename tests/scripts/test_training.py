@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import io
 import json
 import math
 import re
@@ -15,6 +16,7 @@ import torch
 import transformers
 from conftest import ROOT, ParityGrader, sums, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import beam_eval
@@ -27,7 +29,7 @@ import rloo_tilted
 from common.data import Problem
 from common.grading import Verdict
 from common.logprob import pack
-from common.rollout import Rollout
+from common.rollout import Rollout, progress_bar
 from common.rollout.transformers import TransformersSampler
 from common.run import parse, start, start_processes
 from common.run.arguments import REFUSED
@@ -204,6 +206,30 @@ def test_track_follows_the_run_at_weights_and_biases(folder, monkeypatch, tmp_pa
     with pytest.raises(ImportError, match="pip install wandb"):
         train(folder, rloo_tilted, *TILTED, "--track", "--output-dir", str(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("in_a_terminal", [True, False])
+def test_validation_shows_its_progress_in_a_terminal_and_nowhere_else(folder, monkeypatch, in_a_terminal):
+    bars = []
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return in_a_terminal
+
+    class Bar(tqdm):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings | {"delay": 0, "file": sys.stderr, "mininterval": 0})
+            if not self.disable:  # a closed one is, too
+                bars.append(self)
+
+    monkeypatch.setattr("common.rollout.tqdm", Bar)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    train(folder, rloo_task)
+    assert [(bar.desc, bar.total, bar.n) for bar in bars] == ([("validation: ", 12, 12)] * 3 if in_a_terminal else [])
+    assert ("validation: 100%" in sys.stderr.getvalue()) == in_a_terminal
+    with monkeypatch.context() as patch:
+        patch.setattr("common.rollout.rank", lambda: 1)
+        assert progress_bar("validation", total=1).disable
 
 
 def test_the_run_folder_says_what_was_run(tilted):
