@@ -178,7 +178,7 @@ def main(args: Args, sampler=None, grader=None) -> None:
     needs_base = args.base_curves or reads_unknown(objective, some, some, UNKNOWN, some, some, args)
     check_memory(path, args, device, dtype, needs_base)
     check_disk(path, args, device, dtype)
-    run = Run(args, __file__, {"training": (problems, prompts), "validation": validation})
+    run = Run(args, __file__, path, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]

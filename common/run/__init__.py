@@ -2,7 +2,7 @@
 
 runs/<exp>__<model>__<seed>__<time>/
     args.json  script.py            what was run: the arguments, and the script as it ran
-    data.json                       hashes of the training and validation problems and of their prompts
+    inputs.json                     hashes of the model, the training and validation problems and their prompts
     git.txt  env.txt                commit and changes, versions, hardware, prompt hash
     metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
     samples/step_000100.jsonl       responses to read
@@ -59,7 +59,7 @@ USER_ERRORS = (ValueError, MemoryError, FloatingPointError, ImportError, Runtime
 
 IDLE_STEPS = 10  # steps without a gradient after which the console says so
 
-# Arguments that may be others when a run goes on: they move no result beyond the last bits.
+# Arguments that may be changed on resume: they affect results only by rounding.
 FREE_ON_RESUME = {
     "resume",
     "num_steps",
@@ -117,13 +117,14 @@ def rank_slice(count: int) -> slice:
 class Run:
     """The folder of a run and everything written into it. Only rank 0 writes, except for the resume state.
 
-    `script` is the path of the training script. `data` maps a name ("training", "validation") to problems and their
-    prompts as token ids; a run is resumed only with the same script and the same data. Raises ValueError where
-    args.resume names a folder that cannot be continued or --output-dir cannot be written."""
+    `script` is the path of the training script, `model` the folder or hub id of the model it starts from, and `data`
+    maps "training" and "validation" to problems and their prompts as token ids. A run is resumed only with the same
+    script and inputs. Raises ValueError where args.resume names a folder that cannot be continued or --output-dir
+    cannot be written."""
 
-    def __init__(self, args, script: str, data: dict[str, tuple[list, list]] | None = None):
-        self.args, self.rank = args, dist.get_rank()
-        self.script, self.data = Path(script), describe_data(args, data or {})
+    def __init__(self, args, script: str, model: str = "", data: dict[str, tuple[list, list]] | None = None):
+        self.args, self.rank, self.script = args, dist.get_rank(), Path(script)
+        self.inputs = describe_inputs(args, model, data or {})
         self.started, self.signalled, self.idle_steps = time.time(), None, 0
         self.writer = self.wandb = None
         wandb = import_wandb() if args.track else None  # before a folder is made
@@ -136,7 +137,7 @@ class Run:
 
             if args.resume:
                 self._cut_back(self.first_step)
-                self._keep_script_and_data()  # a run whose user has renamed one of them
+                self._keep_script_and_inputs()  # anew where the user has renamed one of them
             else:
                 self._describe()
             if wandb is not None:  # before the SummaryWriter, which it follows
@@ -188,7 +189,7 @@ class Run:
         return Path(name[0])
 
     def _describe(self) -> None:
-        self._keep_script_and_data()
+        self._keep_script_and_inputs()
         (self.folder / "git.txt").write_text(_git_state())
         args = self.args
         prompt_file = args.prompt_file or prompt_file_of(args.dataset)
@@ -198,16 +199,16 @@ class Run:
             (self.folder / name).mkdir()
         write_json(self.folder / "args.json", dataclasses.asdict(self.args))  # last: a folder that has it is complete
 
-    def _keep_script_and_data(self) -> None:
-        """Writes script.py and data.json where they are not there yet."""
+    def _keep_script_and_inputs(self) -> None:
+        """Writes script.py and inputs.json where they are not there yet."""
         if self.script.exists() and not (self.folder / "script.py").exists():
             write_text(self.folder / "script.py", self.script.read_text(encoding="utf-8"))
-        if self.data and not (self.folder / "data.json").exists():
-            write_json(self.folder / "data.json", self.data)
+        if self.inputs and not (self.folder / "inputs.json").exists():
+            write_json(self.folder / "inputs.json", self.inputs)
 
     def _check_resume(self) -> int | None:
         """The step to continue from; None for a run that was killed before it first saved. Raises ValueError if the
-        folder is not a run's, or if its arguments, script or data were different."""
+        folder is not a run's, or if its arguments, script or inputs were different."""
         if not (self.folder / "args.json").exists():
             raise ValueError(f"--resume {self.folder}: no args.json is there, so there is nothing to resume.")
         self._check_script()
@@ -219,7 +220,7 @@ class Run:
             raise ValueError(
                 f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there)."
             )
-        self._check_data()
+        self._check_inputs()
         latest = self.folder / "resume" / "latest.json"
         if latest.exists():
             return read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
@@ -245,23 +246,23 @@ class Run:
                 f"{kept}, and the run goes on with the new script."
             )
 
-    def _check_data(self) -> None:
-        """Raises ValueError, with what differs, if the run was started with other problems or prompts. A data.json that
-        the user has renamed is not compared."""
-        kept = self.folder / "data.json"
-        if not (self.data and kept.exists()):
+    def _check_inputs(self) -> None:
+        """Raises ValueError, with what differs, if the run was started with another model, other problems or other
+        prompts. An inputs.json that the user has renamed is not compared."""
+        kept = self.folder / "inputs.json"
+        if not (self.inputs and kept.exists()):
             return
-        before = read_json(kept, "rename it, and the run goes on without comparing its data")
+        before = read_json(kept, "rename it, and the run goes on without comparing its inputs")
         differences = [
-            f"the {what} of the {name} set {now['dataset']} ({before[name]['count']} before, {now['count']} now)"
-            for name, now in self.data.items()
-            for what in ("problems", "prompts")
-            if name in before and before[name][what] != now[what]
+            f"the {part} of {now['name']}" + (f" ({before[name]['count']} before, {now['count']} now)" if data else "")
+            for name, now in self.inputs.items()
+            for part, data in (("files", False), ("problems", True), ("prompts", True))
+            if part in now and name in before and before[name][part] != now[part]
         ]
         if differences:
             raise ValueError(
-                f"--resume {self.folder}: other data than at the first start: {' and '.join(differences)}. Put the old "
-                f"data back. If the change is meant, rename {kept}, and the run goes on with the new data."
+                f"--resume {self.folder}: other inputs than at the first start: {' and '.join(differences)}. Put the "
+                f"old ones back. If the change is meant, rename {kept}, and the run goes on with the new ones."
             )
 
     def _cut_back(self, step: int) -> None:
@@ -467,19 +468,25 @@ def escaped(value) -> str:
     return str(value).replace("|", r"\|").replace("\n", " ")
 
 
-def describe_data(args, data: dict[str, tuple[list, list]]) -> dict[str, dict]:
-    """The content of data.json: for each set its name, its number of problems, and the hashes of its problems (with
-    answers, ids and selections) and of their prompts as token ids."""
-    names = {"training": args.dataset, "validation": args.validation_dataset or f"validation of {args.dataset}"}
-    return {
-        name: {
-            "dataset": names.get(name, name),
+def describe_inputs(args, model: str, data: dict[str, tuple[list, list]]) -> dict[str, dict]:
+    """Returns the content of inputs.json, the same on every rank: for the model a name and the hash of its files; for
+    each data set a name, the number of problems, and hashes of its problems (with answers, ids and selections) and of
+    their prompts as token ids."""
+    from common.evaluate import model_hash  # here, because evaluation imports this module
+
+    inputs = {}
+    if model:
+        own = [model_hash(model)] if dist.get_rank() == 0 else []  # one process reads the weights
+        inputs["model"] = {"name": f"the model {args.model}", "files": gather(own)[0]}
+    for name, (problems, prompts) in data.items():
+        known = {"training": args.dataset, "validation": args.validation_dataset}.get(name) or args.dataset
+        inputs[name] = {
+            "name": f"the {name} set {known}",
             "count": len(problems),
             "problems": content_hash([dataclasses.asdict(problem) for problem in problems]),
             "prompts": content_hash(prompts),
         }
-        for name, (problems, prompts) in data.items()
-    }
+    return inputs
 
 
 def content_hash(rows: list) -> str:

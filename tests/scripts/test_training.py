@@ -472,7 +472,7 @@ def resume(folder: Path, script, run: Path, *extra: str) -> Path:
 
 def test_the_run_folder_keeps_the_script_and_hashes_of_the_data(folder, of_task_reward):
     assert (of_task_reward / "script.py").read_text() == (ROOT / "rloo_task.py").read_text()
-    data = json.loads((of_task_reward / "data.json").read_text())
+    data = json.loads((of_task_reward / "inputs.json").read_text())
     assert [data[name]["count"] for name in ("training", "validation")] == [12, 12]
     assert data["training"]["problems"] != data["training"]["prompts"]
     assert data["training"]["problems"] == data["validation"]["problems"]  # two files of one content
@@ -502,7 +502,7 @@ def test_a_run_goes_on_with_a_new_script_where_the_user_renames_the_old_one(fold
     assert (run / "script.py").read_text() == (ROOT / "rloo_sharpen.py").read_text()
 
 
-@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections"])
+@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections", "model"])
 def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatch, which):
     path, line = of_task_reward.parent.parent / "problems.jsonl", ""
     if which == "training":
@@ -515,6 +515,9 @@ def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatc
     elif which == "prompts":
         replaced, text = folder / "bare.txt", "={problem}\n"
         line = rf"the prompts of the training set {path} .* and the prompts of the validation set"
+    elif which == "model":
+        replaced, text = folder / "model" / "config.json", None
+        line = rf"the files of the model {folder / 'model'}\. Put"
     else:
         chosen = rloo_task.load_validation
         authors = lambda args: [dataclasses.replace(p, selections=frozenset({"authors"})) for p in chosen(args)]  # noqa: E731
@@ -522,9 +525,9 @@ def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatc
         replaced, text = path, path.read_text()
         line = r"the problems of the validation set"
     before = replaced.read_text()
-    replaced.write_text(text)
+    replaced.write_text(text or before.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     try:
-        with pytest.raises(ValueError, match=f"other data than at the first start: {line}.* rename .*data.json"):
+        with pytest.raises(ValueError, match=f"other inputs than at the first start: {line}.* rename .*inputs.json"):
             resume(folder, rloo_task, of_task_reward)
     finally:
         replaced.write_text(before)
@@ -749,7 +752,7 @@ def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
     assert seen <= set(ids) and len(seen) >= 3
     assert set(folder.iterdir()) - before == {run.parent} and list(run.parent.iterdir()) == [run]
     assert {path.name for path in run.iterdir() if "events" not in path.name} == {
-        *("args.json", "script.py", "data.json", "env.txt", "git.txt", "metrics.jsonl"),
+        *("args.json", "script.py", "inputs.json", "env.txt", "git.txt", "metrics.jsonl"),
         *("samples", "checkpoints", "resume"),
     }
 
