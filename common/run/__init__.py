@@ -1,14 +1,14 @@
-"""What surrounds an experiment: processes, run folder, curves, stop and resume, errors and exit codes.
+"""Everything around the training loop: processes, run folder, curves, stop and resume, errors and exit codes.
 
 runs/<exp>__<model>__<seed>__<time>/
     args.json  script.py            what was run: the arguments, and the script as it ran
     inputs.json                     hashes of the model, the training and validation problems and their prompts
-    git.txt  env.txt                commit and changes, versions, hardware, prompt hash
-    metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
-    samples/step_000100.jsonl       responses to read
-    checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
-    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_held_out.json)
-    resume/step_000100/             float32 parameters and the optimizer's state, newest only
+    git.txt  env.txt                commit and uncommitted changes; versions, hardware, hash of the prompt's wording
+    metrics.jsonl  events.out.*     one line for each step, and the same figures for TensorBoard
+    samples/step_000100.jsonl       some responses with their verdicts
+    checkpoints/step_000100/        the policy as a plain Hugging Face folder; LoRA adapters also in its adapter/
+    checkpoints/best_authors.json   the best step by the authors' selection; best_held_out.json: by held-out problems
+    resume/step_000100/             float32 parameters and the optimizer's state (the newest only), see checkpoint.py
     results/                        written by common.evaluate
 """
 
@@ -39,6 +39,8 @@ from common.logprob import SUPPORTED
 from common.rollout import generator
 from common.run.arguments import REFUSED, parse
 from common.run.checkpoint import (
+    NOTHING_LOST,
+    STATE_REMOVED,
     load_state,
     read_json,
     remove_folder,
@@ -54,7 +56,7 @@ from common.run.metrics import gather
 
 # Exit codes, see `start`.
 FAILED, STOPPED, INTERRUPTED = 3, 75, 130
-# What common/ raises with a line that says what to do.
+# Errors that common/ raises with a message for the user: they are shown as one line, without a traceback.
 USER_ERRORS = (ValueError, MemoryError, FloatingPointError, ImportError, RuntimeError, OSError)
 
 IDLE_STEPS = 10  # steps without a gradient after which the console says so
@@ -83,8 +85,10 @@ HPARAMS_METRICS = ("objective/return", "objective/task_reward", "eval/authors", 
 
 
 def start_processes(seed: int) -> torch.device:
-    """The device of this process, with the process group started: under torchrun, or alone. The group comes before any
-    engine, which would make one of its own. The seed reaches the initial adapters; batches and samples have theirs."""
+    """Starts the process group, under torchrun or for this process alone, and returns this process's device.
+
+    It must be called before an engine is started, which would otherwise make a group of its own. `seed` determines the
+    initial LoRA adapters; batches and samples have random generators of their own."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -97,14 +101,14 @@ def start_processes(seed: int) -> torch.device:
 
 
 def seed_generators(seed: int, step: int) -> None:
-    """Seeds torch's global generators from seed, step and rank, for objectives that draw random numbers: so a resumed
-    run draws what an unbroken one does, and no two ranks or steps draw the same. Sampling has generators of its own."""
+    """Seeds torch's global generators from seed, step and rank, for objectives that draw random numbers: a resumed run
+    then draws what an unbroken one does, and no two ranks or steps draw the same. Sampling has its own generators."""
     torch.manual_seed(int(generator("script", seed, step, word=dist.get_rank()).integers(2**63)))
 
 
 def rank_slice(count: int) -> slice:
-    """The contiguous part of `count` problems that belongs to this rank. Raises ValueError if the ranks' parts would
-    differ in size."""
+    """Returns the contiguous part of `count` problems that belongs to this rank. Raises ValueError if the ranks' parts
+    would differ in size."""
     rank, world = dist.get_rank(), dist.get_world_size()
     if count % world:
         raise ValueError(f"--num-problems {count} is not a multiple of the {world} processes; choose one that is.")
@@ -170,7 +174,8 @@ class Run:
             self.writer.file_writer.add_summary(summary)
 
     def _new_folder(self, script: str) -> Path:
-        """Made by rank 0, unique even when two runs start in one second; the others are told its name."""
+        """Makes a folder with a name that no other run has, even one started in the same second. Returns its path on
+        every rank. Raises ValueError if --output-dir cannot be written."""
         name = [None]
         if self.rank == 0:
             model = Path(self.args.model).name
@@ -189,6 +194,7 @@ class Run:
         return Path(name[0])
 
     def _describe(self) -> None:
+        """Writes the files that say what was run."""
         self._keep_script_and_inputs()
         (self.folder / "git.txt").write_text(_git_state())
         args = self.args
@@ -207,8 +213,8 @@ class Run:
             write_json(self.folder / "inputs.json", self.inputs)
 
     def _check_resume(self) -> int | None:
-        """The step to continue from; None for a run that was killed before it first saved. Raises ValueError if the
-        folder is not a run's, or if its arguments, script or inputs were different."""
+        """Returns the step to continue from; None for a run that was killed before it first saved. Raises ValueError if
+        the folder is not a run's, or if its arguments, script or inputs were different."""
         if not (self.folder / "args.json").exists():
             raise ValueError(f"--resume {self.folder}: no args.json is there, so there is nothing to resume.")
         self._check_script()
@@ -266,7 +272,8 @@ class Run:
             )
 
     def _cut_back(self, step: int) -> None:
-        """Drops metrics lines from `step` on, which will be made again, and what a kill left half written."""
+        """Removes what was written for `step` and later steps, which will be computed again, and what a kill left half
+        written."""
         sweep(self.folder)
         self._remove_states_except(self.resumed_step)  # a state that was complete, but not yet named by latest.json
         path = self.folder / "metrics.jsonl"
@@ -290,8 +297,8 @@ class Run:
         self._warn_if_nothing_is_learned(figures)
 
     def _warn_if_nothing_is_learned(self, figures: dict[str, float]) -> None:
-        """Says on the console when the gradient has been exactly zero, as it also is where every group was skipped, for
-        `IDLE_STEPS` steps, and again after as many more."""
+        """Prints a warning after every `IDLE_STEPS` steps in a row with a gradient of exactly zero, as it also is where
+        all groups were skipped."""
         if "losses/grad_norm" in figures:
             self.idle_steps = self.idle_steps + 1 if figures["losses/grad_norm"] == 0 else 0
             if self.idle_steps and self.idle_steps % IDLE_STEPS == 0:
@@ -322,8 +329,8 @@ class Run:
         return f"step {step}/{self.args.num_steps}  {'  '.join(parts)}  left {left / 60:.1f} min"
 
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
-        """Keeps responses to read, those of rank 0's first eight problems, in samples/step_000100.jsonl, and the first
-        two in TensorBoard."""
+        """Writes the responses to rank 0's first eight problems to samples/step_000100.jsonl, and the first two of them
+        to TensorBoard."""
         if self.rank == 0:
             samples = [
                 {"id": problem.id, "problem": problem.problem, "gold": problem.answer, "response": text}
@@ -344,9 +351,10 @@ class Run:
     # --- stop, checkpoints, resume ------------------------------------------------------------------------------------
 
     def steps(self, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[int]:
-        """The steps that are left, policy and optimizer as they were before the first of them. SIGTERM or SIGINT ends
-        them, when the step is done or right after a validation: the state is saved and the process exits with STOPPED.
-        Raises ValueError for a state that cannot be read."""
+        """Yields the steps that remain, after restoring policy and optimizer to their state before the first of them.
+
+        SIGTERM or SIGINT ends the run after the current step, or right after a validation: the state is saved and the
+        process exits with STOPPED. Raises ValueError if the state cannot be read."""
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self.resumed_step is not None:
@@ -360,8 +368,8 @@ class Run:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _) -> None:
-        """Asks for a stop; a second signal ends the process at once. What comes within three seconds is the same one:
-        torchrun and `timeout` pass on what the scheduler has already sent to everybody."""
+        """Asks for a stop; a second signal ends the process at once. A signal within three seconds of the first counts
+        as the same one, because torchrun and `timeout` pass on what the scheduler has sent to every process."""
         if self.signalled is None:
             self.signalled = time.monotonic()
             os.write(2, b"stopping when this step is done, with the state saved; a second signal stops at once\n")
@@ -369,6 +377,7 @@ class Run:
             os._exit(128 + number)
 
     def _stop_if_asked(self, step: int, policy, optimizer) -> None:
+        """Saves the state before `step` and exits, if any rank has received a signal; a collective."""
         if any(gather([self.signalled is not None])):  # the signal may have reached one rank only
             self._save_resume(step, policy, optimizer)
             self.close()
@@ -380,8 +389,9 @@ class Run:
     def save(
         self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, stop_ids, figures: dict[str, float]
     ) -> None:
-        """The state to resume, a checkpoint of the policy as it is before `step`, and the best so far by both
-        selections. The state comes first: what a kill leaves undone of the rest is made again from it."""
+        """Saves the state to resume, a checkpoint of the policy as it is before `step`, and which steps are best so
+        far; a collective. The state comes first: a run that is killed later makes the rest again from it. `stop_ids`
+        are the tokens that end a response; `figures` hold the validation accuracies."""
         self._save_resume(step, policy, optimizer)
         save_model(self.checkpoint_path(step), policy, tokenizer, stop_ids)
         self.record_best(step, figures)
@@ -389,11 +399,12 @@ class Run:
             self._stop_if_asked(step, policy, optimizer)
 
     def checkpoint_path(self, step: int) -> Path:
+        """Returns the folder of the policy as it is before `step`."""
         return self.folder / "checkpoints" / f"step_{step:06d}"
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_held_out.json; the first of equal steps stays. Drops the checkpoints that
-        are neither best nor newest, unless all are to be kept."""
+        """Updates best_authors.json and best_held_out.json; of equally good steps the first stays. Removes checkpoints
+        that are neither the best nor the newest, unless all are to be kept."""
         if self.rank:
             return
         keep = {step}
@@ -417,10 +428,11 @@ class Run:
     def _save_resume(self, step: int, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Saves what `--resume` needs to continue with step `step`; latest.json names it once it is complete."""
         if step != self.saved_step:
-            if self.args.remove_state_first and self.rank == 0:  # the name first: a state must never be half there
-                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)
+            if self.args.remove_state_first and self.rank == 0:
+                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)  # first: it must not name half a state
                 self._remove_states_except(None)
-            save_state(self._state_path(step), policy, optimizer)
+            remedy = STATE_REMOVED if self.args.remove_state_first else NOTHING_LOST
+            save_state(self._state_path(step), policy, optimizer, remedy)
             if self.rank == 0:
                 self.writer.flush()  # curves that wait in memory would be missing after a kill
                 write_json(self.folder / "resume" / "latest.json", {"step": step})
@@ -447,7 +459,7 @@ class Run:
 
 
 def import_wandb():
-    """The wandb package. Raises ImportError, with what to do, where it is not installed."""
+    """Returns the wandb package. Raises ImportError, with what to do, if it is not installed."""
     try:
         import wandb
     except ImportError:
@@ -458,13 +470,13 @@ def import_wandb():
 
 
 def fenced(text: str) -> str:
-    """The text as a Markdown code block, in which mathematics stays as it is."""
+    """Returns the text as a Markdown code block, so that mathematics is shown as it was written."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
 
 
 def escaped(value) -> str:
-    """A value as one cell of a Markdown table."""
+    """Returns the value as text for one cell of a Markdown table."""
     return str(value).replace("|", r"\|").replace("\n", " ")
 
 
@@ -490,7 +502,7 @@ def describe_inputs(args, model: str, data: dict[str, tuple[list, list]]) -> dic
 
 
 def content_hash(rows: list) -> str:
-    """SHA-256, in hexadecimal, of a list whose items can be written as JSON; sets are hashed in sorted order."""
+    """Returns the SHA-256, in hexadecimal, of a list whose items can be written as JSON; sets are sorted first."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=sorted).encode() + b"\n")
@@ -498,14 +510,14 @@ def content_hash(rows: list) -> str:
 
 
 def short_diff(before: str, now: str, name_before: str, name_now: str, most: int = 30) -> str:
-    """The first `most` lines of a unified diff without context."""
+    """Returns the first `most` lines of a unified diff without context, indented."""
     lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), name_before, name_now, "", "", 0, ""))
     more = [f"... and {len(lines) - most} more lines"] if len(lines) > most else []
     return "".join(f"  {line}\n" for line in lines[:most] + more)
 
 
 def _step_of(line: str) -> int | None:
-    """The step of a metrics line; None for a line cut off by a kill."""
+    """Returns the step of a line of metrics.jsonl; None for a line that was cut off by a kill."""
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError):
@@ -573,7 +585,7 @@ def start(main, args_class: type) -> None:
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 or float32; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Returns the dtype of a name; auto is bfloat16 on a GPU and float32 on a CPU."""
     return getattr(torch, name) if name != "auto" else torch.bfloat16 if device.type == "cuda" else torch.float32
 
 

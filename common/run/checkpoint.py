@@ -1,7 +1,11 @@
-"""Checkpoints, and files that are whole or not there.
+"""Checkpoints, the state to resume, and files that are either complete or absent.
 
-Nothing is written in place: a file or folder gets a temporary name, is put on the disk (fsync) and then renamed. So a
-kill or a full disk at any moment leaves what was there before, and temporary names that `sweep` removes.
+Nothing is written in place: a file or folder gets a temporary name, is synchronised with the disk (fsync) and then
+renamed. A kill or a full disk at any moment therefore leaves what was there before, and temporary names that `sweep`
+removes.
+
+A resume state is resume/step_000100/, a folder for each kind of tensor in the format of torch.distributed.checkpoint: a
+run may be resumed with another number of processes.
 """
 
 import copy
@@ -30,24 +34,32 @@ from common.run.memory import GB, count_parameters, estimate
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+# What the user can do when something could not be written.
+NOTHING_LOST = "What was saved before is as it was: make room, or make the folder writable, and go on with --resume."
+STATE_REMOVED = (
+    "The old resume state was removed before (--remove-state-first), so this run cannot go on: make room, and start a "
+    "new run from its newest checkpoint, with --model."
+)
+
+
 @contextmanager
-def writing(path: Path):
-    """Around whatever writes `path`: raises OSError with one line where that fails, whichever library was writing."""
+def writing(path: Path, remedy: str = NOTHING_LOST):
+    """Around code that writes `path`: turns the errors of every library into an OSError of one line, with `remedy`."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
         reason = str(_cause(error)).partition("\n")[0]
         free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.is_dir())).free
         raise OSError(
-            f"{path} could not be written ({reason}), with {free / 1e9:.2f} GB free there. What was saved before is as "
-            "it was: make room, or make the folder writable, and go on with --resume."
+            f"{path} could not be written ({reason}), with {free / 1e9:.2f} GB free there. {remedy}"
         ) from error
 
 
 @contextmanager
 def replacing(path: Path):
-    """A temporary name for what takes the place of `path` when the block ends well: a file, or, where `path` has no
-    suffix, a folder, made here, in a place where none is yet. Raises OSError as `writing` does."""
+    """Yields a temporary path, which is renamed to `path` if the block succeeds and removed if it fails. It is for a
+    file, which may exist, or where `path` has no suffix for a folder, which is made here and may not exist yet. Raises
+    OSError as `writing` does."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
@@ -63,16 +75,18 @@ def replacing(path: Path):
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a file completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value) -> None:
+    """Writes a JSON file completely or not at all."""
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def read_json(path: Path, advice: str) -> dict:
-    """Raises ValueError with `advice` where the file is not JSON, FileNotFoundError where it is missing."""
+    """Reads a JSON file. Raises ValueError with `advice` if it is damaged, FileNotFoundError if it is missing."""
     try:
         return json.loads(path.read_text())
     except ValueError:
@@ -80,7 +94,7 @@ def read_json(path: Path, advice: str) -> dict:
 
 
 def remove_folder(path: Path) -> None:
-    """Takes the name away before the content, so that a kill leaves no part of a folder under its name."""
+    """Removes a folder: its name first, so that a kill never leaves a part of it under that name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         os.rename(path, temporary)
@@ -88,14 +102,14 @@ def remove_folder(path: Path) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Removes what killed processes left in a run folder under temporary names."""
+    """Removes the temporary files and folders that killed processes left in a run folder."""
     for place in (".", "samples", "checkpoints", "resume"):
         for path in run.glob(f"{place}/.*.tmp"):
             _delete(path)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error itself; where torch.distributed.checkpoint has collected the errors of all ranks, the first of them."""
+    """Returns the error itself, or the first of those that torch.distributed.checkpoint collected from all ranks."""
     return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
@@ -107,7 +121,7 @@ def _delete(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until the file, or the names in the folder, are on the disk."""
+    """Waits until a file's content, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -115,7 +129,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# --- what a checkpoint is made of -------------------------------------------------------------------------------------
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def save_model(path: Path, policy: torch.nn.Module, tokenizer, stop_ids: Sequence[int]) -> None:
@@ -128,7 +142,7 @@ def save_model(path: Path, policy: torch.nn.Module, tokenizer, stop_ids: Sequenc
     model, tensors, writes = causal_lm(policy), {}, dist.get_rank() == 0 and not path.exists()
     for name, value in weights(policy):
         if writes and not (name == "lm_head.weight" and model.config.tie_word_embeddings):
-            # A GPU computes in bfloat16, and so will whoever loads the folder; a CPU run stays as it is.
+            # On a GPU the policy computes in bfloat16, and so will everyone who loads the folder.
             tensors[name] = value.to("cpu", torch.bfloat16 if value.is_cuda else value.dtype).contiguous()
     adapter = {
         name: full_tensor(parameter.detach()).cpu() for name, parameter in policy.named_parameters() if ".lora_" in name
@@ -183,9 +197,11 @@ def generation_settings(model: PreTrainedModel, tokenizer, stop_ids: Sequence[in
 # --- the state to resume ----------------------------------------------------------------------------------------------
 
 
-def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save_state(
+    path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer, remedy: str = NOTHING_LOST
+) -> None:
     """Saves the trained parameters and the optimizer's state in a new folder `path`; a collective, each rank writes its
-    own part.
+    own part. Raises OSError with `remedy` if it cannot be written.
 
     The folder holds a state.json and one checkpoint of torch.distributed.checkpoint for each kind of tensor:
     `parameter`, and once the optimizer has stepped `exp_avg`, `exp_avg_sq` and `step`. They are written one after the
@@ -198,7 +214,7 @@ def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
             kinds.setdefault(kind, {})[name] = _as_part_of(value, parameter) if is_local_part else value
     temporary = path.with_name(f".{path.name}.tmp")  # the same for all ranks
     try:
-        with writing(path):
+        with writing(path, remedy):
             if dist.get_rank() == 0:
                 _delete(temporary)
                 temporary.mkdir(parents=True)
@@ -217,9 +233,9 @@ def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
 
 
 def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what `save_state` wrote, on any number of ranks; the optimizer's state goes to host memory. A
-    collective. Raises ValueError for a folder that is missing or damaged, or whose files hold more than tensors:
-    nothing in them is run."""
+    """Restores what `save_state` wrote, on any number of ranks; the optimizer's state is put in host memory. A
+    collective. Raises ValueError if the folder is missing or damaged, or if its files hold anything except tensors;
+    nothing in them is ever run."""
     try:
         for kind in json.loads((path / "state.json").read_text())["kinds"]:
             reader = StateReader(path / kind)
@@ -246,8 +262,8 @@ def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
 
 
 class StateReader(dcp.FileSystemReader):
-    """Reads a checkpoint without running anything that a changed file may hold: the library unpickles the list of its
-    tensors, so only the classes of which such a list consists are admitted."""
+    """Reads a checkpoint of torch.distributed.checkpoint without running code that a changed file may hold: its list of
+    tensors is a pickle, so only the classes of which such a list consists are allowed in it."""
 
     def read_metadata(self, *args, **kwargs) -> Metadata:
         with (Path(self.path) / ".metadata").open("rb") as file:

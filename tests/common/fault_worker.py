@@ -33,7 +33,7 @@ from common.run import Run, checkpoint, start
 PHASES = {
     "rollout": "common.rollout.transformers.TransformersSampler._forward",
     "grading": "rloo_tilted.Grader.grade",
-    "forward": "rloo_tilted.pack",
+    "forward": "rloo_tilted.token_logprobs",
     "backward": "torch.Tensor.backward",
     "optimizer": "torch.optim.AdamW.step",
     "validation": "common.evaluate.problem_metrics",
