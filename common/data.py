@@ -497,8 +497,8 @@ def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> l
     """
     if num_problems < batch_size:
         raise ValueError(
-            f"--num-problems {batch_size}: the training set has only {num_problems} problems of use, and a batch never "
-            f"holds a problem twice; choose --num-problems {num_problems} or fewer."
+            f"--num-problems {batch_size}: the training set has only {num_problems} problems that fit, and a batch "
+            f"never holds a problem twice; choose --num-problems {num_problems} or fewer."
         )
     epoch, batch = divmod(step, num_problems // batch_size)
     order = generator("epochs", seed, epoch).permutation(num_problems)
