@@ -28,7 +28,6 @@ from common.logprob import base_logprobs, full_tensor, load_model, packed_microb
 from common.rollout import start_sampler
 from common.run import Run, compute_dtype, rank_slice, resolve_model, start, start_processes
 from common.run import arguments as arg
-from common.run.checkpoint import check_disk
 from common.run.memory import check_memory, moments_on_device
 from common.run.metrics import Metrics
 from common.run.unknown import UNKNOWN, reads_unknown
@@ -177,7 +176,6 @@ def main(args: Args, sampler=None, grader=None) -> None:
     some = torch.arange(args.group_size, dtype=torch.float64) % 2  # any values: is log pi_base read?
     needs_base = args.base_curves or reads_unknown(objective, some, some, UNKNOWN, some, some, args)
     check_memory(path, args, device, dtype, needs_base)
-    check_disk(path, args, device, dtype)
     run = Run(args, __file__, path, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None

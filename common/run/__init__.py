@@ -41,6 +41,7 @@ from common.run.arguments import REFUSED, parse
 from common.run.checkpoint import (
     NOTHING_LOST,
     STATE_REMOVED,
+    check_disk,
     load_state,
     read_json,
     remove_folder,
@@ -123,15 +124,18 @@ class Run:
 
     `script` is the path of the training script, `model` the folder or hub id of the model it starts from, and `data`
     maps "training" and "validation" to problems and their prompts as token ids. A run is resumed only with the same
-    script and inputs. Raises ValueError where args.resume names a folder that cannot be continued or --output-dir
-    cannot be written."""
+    script and inputs. Raises ValueError if args.resume names a folder that cannot be continued, or if --output-dir
+    cannot be written or has too little room."""
 
     def __init__(self, args, script: str, model: str = "", data: dict[str, tuple[list, list]] | None = None):
         self.args, self.rank, self.script = args, dist.get_rank(), Path(script)
         self.inputs = describe_inputs(args, model, data or {})
         self.started, self.signalled, self.idle_steps = time.time(), None, 0
         self.writer = self.wandb = None
-        wandb = import_wandb() if args.track else None  # before a folder is made
+        wandb = import_wandb() if args.track else None  # this and the next before a folder is made
+        if model:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            check_disk(model, args, device, compute_dtype(args.dtype, device))
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
         self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
         self.first_step = self.resumed_step or 0
