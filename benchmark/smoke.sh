@@ -47,7 +47,7 @@ part beam <<EOF
 python beam_eval.py --model toy $test --num-beams 2 --output-dir $out/results
 EOF
 part one_process <<EOF
-python benchmark/together.py --folder $out <<ROWS
+python -m benchmark.run_rows --folder $out <<ROWS
 # fixed
 python rloo_task.py --fixed-length $training --exp-name fixed
 python -m common.evaluate --model $out/fixed__*/checkpoints/step_000002 $test --n 2
@@ -56,7 +56,7 @@ python -m common.evaluate --model toy $test --n 2 --output-dir $out/results/base
 ROWS
 EOF
 part report <<EOF
-python benchmark/report.py $out --tables
+python -m benchmark.tables.report $out --tables
 ls $out/report/report.html
 EOF
 

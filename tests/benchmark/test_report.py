@@ -1,11 +1,10 @@
-"""benchmark/report.py against results files in the real schema: cells, repeats, selections, gaps, the page."""
+"""benchmark/tables and benchmark/report against results files in the real schema: cells, repeats, gaps, the page."""
 
 import json
 import math
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -13,15 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.report import figures
+from benchmark.report import page as pages
+from benchmark.report import results as folders
+from benchmark.tables import paper, report
 from common.evaluate import write_results
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmark"))
-
-import figures
-import folders
-import pages
-import paper
-import report
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "qwen2.5-3b"

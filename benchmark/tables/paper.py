@@ -1,0 +1,165 @@
+"""The rows of the paper's tables and figures, their printed numbers, and where ours lie under a folder of runs."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+PAPER = json.loads(Path(__file__).with_name("paper.json").read_text())
+N, SEEDS = 16, (1, 2, 3)
+ALPHAS, BETAS = (1, 1.25, 2, 4), {"inf": "inf", "1e-2": 0.01, "1e-4": 0.0001}
+MODES = ("mh-llm-signfix", "mh-llm", "karan-du", "exact")
+METRICS = {"pass@1": "Pass@1", "pass@16": "Pass@16", "maj@16": "Maj@16"}
+DATASETS = {"math500": "Math-500", "minerva": "Minerva", "aime24": "AIME 2024", "aime25": "AIME 2025"}
+DATASETS |= {"hmmt25": "HMMT 2025"}
+
+
+@dataclass(frozen=True)
+class Model:
+    id: str
+    datasets: tuple[str, ...]
+    num_steps: int
+    short: str
+
+
+MODELS = {
+    "qwen2.5-3b": Model("Qwen/Qwen2.5-3B-Instruct", ("math500", "minerva"), 500, "Qwen2.5-3B"),
+    "llama-3.2-3b": Model("meta-llama/Llama-3.2-3B-Instruct", ("math500", "minerva"), 500, "Llama-3.2-3B"),
+    "qwen3-4b": Model("Qwen/Qwen3-4B-Instruct-2507", ("aime24", "aime25", "hmmt25"), 1000, "Qwen3-4B"),
+}
+TABLES = {  # model, length, checkpoint
+    3: ("qwen2.5-3b", "variable", "last"),
+    4: ("qwen2.5-3b", "variable", "best"),
+    5: ("qwen2.5-3b", "fixed", "last"),
+    6: ("qwen2.5-3b", "fixed", "best"),
+    7: ("llama-3.2-3b", "variable", "last"),
+    8: ("llama-3.2-3b", "variable", "best"),
+    9: ("llama-3.2-3b", "fixed", "last"),
+    10: ("llama-3.2-3b", "fixed", "best"),
+    11: ("qwen3-4b", "variable", "last"),
+    12: ("qwen3-4b", "variable", "best"),
+}
+CHECKPOINTS = {
+    "last": "last checkpoint",
+    "best_authors": "best checkpoint, the authors' selection",
+    "best_honest": "best checkpoint, honest selection",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what the paper prints, and where our results lie."""
+
+    name: str  # in benchmark/*.sh; one command may serve several rows
+    label: str
+    alpha: str
+    beta: str
+    key: tuple  # method, alpha and beta in paper.json
+    where: str  # under a folder of runs, with {checkpoint}, {dataset} and {seed}
+    datasets: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ("last",)  # that are evaluated
+    seeds: tuple[int, ...] = SEEDS
+    n: int = N
+    expect: dict | None = None  # what args.json of a trained row holds
+
+    def paper(self, table: int) -> dict:
+        """The paper's numbers by data set, per cent; empty where it has none."""
+        for row in PAPER["tables"][str(table)]["rows"]:
+            if (row["method"], row["alpha"], row["beta"]) == self.key:
+                return row
+        return {}
+
+
+def rows_of(table: int) -> list[Row]:
+    """The rows of a table in the paper's order, those that only we have among them."""
+    tag, length, _ = TABLES[table]
+    sampled, datasets = "{dataset}__n16__seed{seed}.json", MODELS[tag].datasets
+    rows = [Row(f"{tag}_base", "Base", "", "", ("base", None, None), f"{tag}/plain_T1/{sampled}", datasets)]
+    for alpha in ALPHAS[1:]:
+        name = f"plain_T{1 / alpha:g}"
+        label = f"Plain sampling, T = {1 / alpha:g}"
+        rows.append(Row(f"{tag}_{name}", label, f"{alpha:g}", "", (), f"{tag}/{name}/{sampled}", datasets))
+    for alpha in (1, 2, 4):
+        for mode in MODES:
+            name = f"power_{mode}_alpha{alpha}"
+            key = ("mh_llm", float(alpha), None)
+            where = f"{tag}/{name}__{sampled}"
+            rows.append(Row(f"{tag}_{name}", f"Power sampling, {mode}", str(alpha), "", key, where, datasets))
+    for rule in ("vllm-0.11", "transformers"):
+        for penalty in (0, 1):
+            key = ("beam_search", None, None) if rule == "vllm-0.11" else ()
+            where = f"{tag}/{{dataset}}__beam4__penalty{penalty}__{rule}.json"
+            label = f"Beam, {rule}, length penalty {penalty}"
+            rows.append(Row(f"{tag}_beam_{rule}", label, "", "", key, where, datasets, seeds=(0,), n=1))
+    for name, method in (("task", "task_reward"), ("sharpen", "dist_sharpen")):
+        label = {"task": "Task reward", "sharpen": "Dist. sharpening"}[name]
+        rows.append(trained(tag, length, name, label, "", "", (method, None, None)))
+    for alpha in ALPHAS:
+        for beta, number in BETAS.items():
+            key = ("tilted", float(alpha), number)
+            label = "Tempered sampling" if beta == "inf" else "Tilted sampling"
+            row = trained(tag, length, f"tilted_alpha{alpha:g}_beta{beta}", label, f"{alpha:g}", beta, key)
+            if (alpha, beta) == (1, "inf"):  # its optimum is Base
+                row = untrained(tag, row, rows[0])
+            rows.append(row)
+    return rows
+
+
+def trained(tag: str, length: str, name: str, label: str, alpha: str, beta: str, key: tuple) -> Row:
+    name = f"{tag}_{length}_{name}"
+    expect = {"model": MODELS[tag].id, "fixed_length": length == "fixed", "num_steps": MODELS[tag].num_steps}
+    if alpha:
+        expect |= {"alpha": float(alpha), "beta": float(beta)}
+    where = f"{name}__*/results/{{checkpoint}}/{{dataset}}__n16__seed{{seed}}.json"
+    return Row(name, label, alpha, beta, key, where, MODELS[tag].datasets, tuple(CHECKPOINTS), expect=expect)
+
+
+def untrained(tag: str, row: Row, base: Row) -> Row:
+    """alpha 1, beta inf as the paper has it: a copy of Base for the Qwen models, and for Llama one run of variable
+    length that stands in the tables of fixed length too."""
+    if tag == "llama-3.2-3b":
+        return trained(tag, "variable", "tilted_alpha1_betainf", row.label, "1", "inf", row.key)
+    return replace(base, label="Tempered sampling (is Base)", alpha="1", beta="inf", key=row.key)
+
+
+def table_2_rows() -> list[tuple[dict, str, Row]]:
+    """Each printed row of Table 2, its model, and the row of Tables 3-10 that it repeats."""
+    found = []
+    for printed in PAPER["table_2"]:
+        tag = next(tag for tag, model in MODELS.items() if model.id.endswith(printed["model"]))
+        number = next(n for n, table in TABLES.items() if table[:2] == (tag, printed["length"]))
+        found.append((printed, tag, next(r for r in rows_of(number) if r.key == (printed["method"], None, None))))
+    return found
+
+
+def figure_6_rows() -> list[Row]:
+    """Rows of ours that carry Figure 6's curves on to k = 256, from the runs of Table 11."""
+    rows = {row.key: row for row in rows_of(11) if row.key}
+    chosen = {"base": ("last",), "task_reward": ("last",), "dist_sharpen": tuple(CHECKPOINTS)}
+    found = []
+    for method, checkpoints in chosen.items():
+        row = rows[method, None, None]
+        name, where = f"figure_6_{row.name}", row.where.replace("n16", "n256")
+        found.append(replace(row, name=name, where=where, checkpoints=checkpoints, seeds=(1,), n=256))
+    return found
+
+
+def figure_7_rows() -> list[Row]:
+    """Inference methods timed one by one on one GPU."""
+    files = {
+        "plain": ("Plain sampling, 16 answers", "plain_T1/{dataset}__n16__seed{seed}.json", N),
+        "beam": ("Beam search, 4 beams, 1 answer", "{dataset}__beam4__penalty0__vllm-0.11.json", 1),
+    }
+    for mode in ("exact", "mh-llm-signfix"):
+        where = f"power_{mode}_alpha4__{{dataset}}__n16__seed{{seed}}.json"
+        files[f"power_{mode}"] = (f"Power sampling, {mode}, 16 answers", where, N)
+    return [
+        Row(f"figure_7_{name}", label, "", "", (), f"figure_7/{where}", ("math500",), seeds=(1,), n=n)
+        for name, (label, where, n) in files.items()
+    ]
+
+
+def wanted_rows(tables: list[int]) -> list[Row]:
+    """The rows of tables, and of the figures that go with them."""
+    rows = [row for n in tables for row in ([r for _, _, r in table_2_rows()] if n == 2 else rows_of(n))]
+    rows += figure_6_rows() if {11, 12} & {*tables} else []
+    return rows + (figure_7_rows() if {3, 4} & {*tables} else [])
