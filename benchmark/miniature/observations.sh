@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
-# The paper's five observations on the built-in miniature: 113 minutes of processor time, for two CPU cores; nothing is downloaded.
-# Usage: bash benchmark/miniature/observations.sh [--quick] [--dry-run] [OUTPUT]
-#     --quick      six runs of 60 steps and no verdicts, 7 minutes on two cores
-#     --dry-run    prints the rows' commands and runs nothing
-# It ends with OUTPUT/page/ (default runs/observations/page/): what each observation predicts, what was measured, and agree, disagree
-# or undecided by the rules in benchmark/miniature/observations.py, which were written down before the first run. Called again, it goes on.
+# The paper's five observations on the built-in miniature: 113 minutes of processor time on two CPU cores. Nothing is downloaded.
+# Usage: bash benchmark/miniature/observations.sh [--quick] [--dry-run] [--rows REGEX] [OUTPUT]
+#     --quick        six runs of 60 steps and no verdicts, 7 minutes on two cores
+#     --dry-run      prints the commands of the rows and runs nothing
+#     --rows REGEX   only rows whose name matches, and no page
+# The result is OUTPUT/page/ (default runs/observations/page/): what each observation predicts, what was measured, and agree, disagree
+# or undecided by the rules in benchmark/miniature/observations.py, which were written down before the first run. Complete rows are
+# skipped and stopped ones resumed, so it can be called again at any time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-quick= dry_run= out=
-for word in "$@"; do
-    case $word in
-    --quick) quick=--quick ;;
-    --dry-run) dry_run=--dry-run ;;
-    -*) echo "$0: unknown argument '$word': use --quick, --dry-run, OUTPUT" >&2 && exit 2 ;;
-    *) out=$word ;;
+quick= dry_run= rows=. out=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) quick=--quick && shift ;;
+    --dry-run) dry_run=--dry-run && shift ;;
+    --rows) rows=${2:?--rows needs a regular expression} && shift 2 ;;
+    -*) echo "$0: unknown argument '$1': use --quick, --dry-run, --rows REGEX, OUTPUT" >&2 && exit 2 ;;
+    *) out=$1 && shift ;;
     esac
 done
 out=${out:-runs/observations${quick:+-quick}}
-bash benchmark/setup.sh
-export PATH=$PWD/.venv/bin:$PATH PYTHONPATH=$PWD
+[ "$dry_run" ] || bash benchmark/setup.sh
+export PATH=$PWD/.venv/bin:$PATH
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1
 
 steps=${quick:+60}
@@ -28,12 +31,12 @@ cpu="--sampler transformers --num-grading-workers 1"
 training="--num-steps $steps --learning-rate 3e-4 --warmup-steps 10 --eval-every 10 --validation-size 200 --no-checkpoint-activations $cpu"
 easy="--dataset toy_test --max-total-tokens 64" hard="--dataset toy_hard_test --max-total-tokens 96"
 
-base() { # NAME MODEL TEST N LIMIT [TEMPERATURE]    a model as it is
+base() { # NAME MODEL TEST N LIMIT [TEMPERATURE]    a model without training
     echo "# $1"
     echo "python -m common.evaluate --model $2 $3 --n $4 --limit $5 --temperature ${6:-1} $cpu --output-dir $out/results/$1"
 }
 
-train() { # NAME TEMPERATURE LEVEL MODEL SCRIPT ARGUMENTS...    a run, then its last checkpoint at T = 1 and at TEMPERATURE
+train() { # NAME TEMPERATURE LEVEL MODEL SCRIPT ARGUMENTS...    a training run, then its last checkpoint at T = 1 and at TEMPERATURE
     local name=$1 temperature=$2 level=$3 model=$4 test=$easy
     if [ "$level" = toy_hard ]; then test=$hard; fi
     local evaluate="python -m common.evaluate --model $out/${name}__*/checkpoints/$last $test $cpu --output-dir $out/results/$name"
@@ -89,7 +92,7 @@ rows() {
     # controls
     train random_reward 0.5 toy toy "$out/random_reward.py" --alpha 1 --beta 1 --seed 1
     train logp_per_token 0.5 toy toy "$out/logp_per_token.py" --alpha 1 --beta 1 --seed 1
-    # two other bases: a different share of guesses, and nothing else
+    # two other bases, which differ in the share of guesses only
     for shares in more-guesses fewer-guesses; do
         base "base_$shares" "$out/$shares" "$easy" 16 200
         train "task_$shares" 0.5 toy "$out/$shares" rloo_task.py --seed 1
@@ -130,5 +133,5 @@ if [ ! "$dry_run" ]; then
         done
     fi
 fi
-${quick:+quick_}rows | python -m benchmark.run_rows --folder "$out" --processes 2 $dry_run
-[ "$dry_run" ] || python -m benchmark.miniature.observations "$out" $quick
+${quick:+quick_}rows | python3 -m benchmark.run_rows --folder "$out" --in-process 2 --rows "$rows" $dry_run
+if [ ! "$dry_run" ] && [ "$rows" = . ]; then python -m benchmark.miniature.observations "$out" $quick; fi

@@ -1,6 +1,10 @@
-"""The rows of the paper's tables and figures, their printed numbers, and where ours lie under a folder of runs."""
+"""The rows of the paper's tables and figures, the numbers it prints, and where our results are in a folder of runs.
+
+python -m benchmark.tables.paper TABLE... copies rows from standard input and adds the paper's numbers to each.
+"""
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +45,7 @@ TABLES = {  # model, length, checkpoint
 CHECKPOINTS = {
     "last": "last checkpoint",
     "best_authors": "best checkpoint, the authors' selection",
-    "best_honest": "best checkpoint, honest selection",
+    "best_held_out": "best checkpoint, selected on held-out problems",
 }
 
 
@@ -163,3 +167,34 @@ def wanted_rows(tables: list[int]) -> list[Row]:
     rows = [row for n in tables for row in ([r for _, _, r in table_2_rows()] if n == 2 else rows_of(n))]
     rows += figure_6_rows() if {11, 12} & {*tables} else []
     return rows + (figure_7_rows() if {3, 4} & {*tables} else [])
+
+
+# --- notes for the table scripts --------------------------------------------------------------------------------------
+
+
+def numbers_of(row: Row, table: int) -> str:
+    """The paper's numbers in a row of a table, such as "Math-500 58.3 87.5 66.3, Minerva 23.0 47.8 27.2": Pass@1,
+    Pass@16 and Maj@16 in per cent (beam search: Pass@1). Empty where the paper has none."""
+    printed = row.paper(table)
+    return ", ".join(
+        f"{DATASETS[d]} {' '.join(f'{x:.1f}' for x in printed[d].values())}" for d in row.datasets if d in printed
+    )
+
+
+def notes(name: str, tables: list[int]) -> list[str]:
+    """What stands beside a row in a table script: its numbers in these tables, "last" and "best" where they differ."""
+    found: dict[str, set[str]] = {}
+    for table in tables:
+        for row in rows_of(table):
+            if row.name == name and numbers_of(row, table):
+                found.setdefault(numbers_of(row, table), set()).add(TABLES[table][2])
+    return [f"{min(which)} {text}" if len(which) == 1 else text for text, which in found.items()] or [
+        "not in the paper"
+    ]
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(line, end="")
+        if line.startswith("# "):
+            print("".join(f"#   {note}\n" for note in notes(line.split()[1], [int(n) for n in sys.argv[1:]])), end="")
