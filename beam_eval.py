@@ -20,6 +20,7 @@ search answers for several. Shapes: W beams wanted, b <= W live beams of a probl
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,11 +30,9 @@ from transformers import AutoTokenizer
 
 from common.branching import run_branching
 from common.data import Problem, load_datasets
-from common.evaluate import ResponsesFile, grade_records, new_record, results_dir, write_results
+from common.evaluate import ResponsesFile, grade_records, identity, new_record, results_dir, write_results
 from common.grading import Grader
 from common.rollout import start_sampler, stop_token_ids
-from common.rollout.transformers import TransformersSampler
-from common.rollout.vllm import VLLMSampler
 from common.run import compute_dtype, resolve_model, start, start_processes
 
 
@@ -195,8 +194,9 @@ def print_row(results: dict, records: list[dict]) -> None:
     print(f"{name}  {share}  finished {100 * right['finished_frac']:.1f} %  {'  '.join(means)}")
 
 
-def main(args: Args, sampler: TransformersSampler | VLLMSampler | None = None) -> list[dict]:
-    """Gives the results of each data set and penalty. `sampler` stands in for the one that would be started."""
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
+    """Searches, and returns the results for each data set and penalty. A sampler or grader that is given is used
+    instead of a new one, and left open."""
     device = start_processes(seed=0)
     rank, world = dist.get_rank(), dist.get_world_size()
     model = resolve_model(args.model)
@@ -204,8 +204,8 @@ def main(args: Args, sampler: TransformersSampler | VLLMSampler | None = None) -
     stop_ids = [tokenizer.eos_token_id] if args.rule == "vllm-0.11" else stop_token_ids(model, tokenizer)
     rule = Rule(args.rule, args.num_beams, frozenset(stop_ids))
     work = []
-    keys = ("model", "num_beams", "rule", "max_total_tokens", "sampler", "dtype")
-    settings = {"n": 1} | {key: getattr(args, key) for key in keys}
+    keys = ("num_beams", "rule", "max_total_tokens", "sampler", "dtype")
+    settings = {"n": 1} | identity(args.model, model, stop_ids) | {key: getattr(args, key) for key in keys}
     for problems, prompts, what in load_datasets(tokenizer, args):
         files = {}  # by penalty
         for penalty in args.length_penalty:
@@ -213,7 +213,7 @@ def main(args: Args, sampler: TransformersSampler | VLLMSampler | None = None) -
             path = results_dir(args.model, args.output_dir) / f"{stem}.json"
             files[penalty] = path, ResponsesFile(path, settings | what | {"length_penalty": penalty}, rank)
         work.append((problems, prompts, files))
-    with Grader(args.num_grading_workers) as grader:
+    with nullcontext(grader) if grader else Grader(args.num_grading_workers) as grader:
         if sampler is None:
             rows = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
             dtype = compute_dtype(args.dtype, device)

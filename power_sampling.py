@@ -36,6 +36,7 @@ import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Literal
@@ -264,15 +265,18 @@ def report(name: str, records: list[dict], plain: dict[str, dict], n: int) -> li
     return rows
 
 
-def main(args: Args, sampler=None) -> list[dict]:
-    """Gives the rows of the reports. `sampler` stands in for the one that would be started."""
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
+    """Samples, and returns the rows of the reports. A sampler or grader that is given is used instead of a new one, and
+    left open."""
     device = start_processes(args.seed)
     model, folder = resolve_model(args.model), results_dir(args.model, args.output_dir)
     tokenizer = AutoTokenizer.from_pretrained(model)
     law = ("smc" if args.method == "smc" else args.mode) + "_entropy_cut" * (args.cut == "entropy")
     name = f"power_{law}_alpha{args.alpha:g}"
-    keys = ("model", "alpha", "mode", "method", "num_moves", "block_size", "cut", "num_particles", "n")
-    settings = {key: getattr(args, key) for key in (*keys, "max_total_tokens", "sampler", "deterministic")}
+    keys = ("alpha", "mode", "method", "num_moves", "block_size", "cut", "num_particles", "n")
+    stop_ids = stop_token_ids(model, tokenizer)
+    settings = evaluate.identity(args.model, model, stop_ids)
+    settings |= {key: getattr(args, key) for key in (*keys, "max_total_tokens", "sampler", "deterministic")}
     work = defaultdict(list)  # by data set: the repeats
     for problems, prompts, what in load_datasets(tokenizer, args):
         stem = f"{name}__{problems[0].dataset}__n{args.n}"
@@ -281,7 +285,7 @@ def main(args: Args, sampler=None) -> list[dict]:
             file = ResponsesFile(path, settings | what | {"seed": seed}, dist.get_rank())
             work[stem].append((problems, prompts, path, file))
     if sampler is None:
-        engine = dict(stop_ids=stop_token_ids(model, tokenizer), device=device, max_num_seqs=512)
+        engine = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
         engine |= dict(requests=True, deterministic=args.deterministic)
         sampler = start_sampler(args.sampler, model, args.max_total_tokens, **engine)
     together = args.n if args.mode.startswith("mh-llm") else 1
@@ -289,11 +293,11 @@ def main(args: Args, sampler=None) -> list[dict]:
     at_once = sampler.capacity(args.max_total_tokens) // (args.num_particles if args.method == "smc" else together)
     shared = {f.name: getattr(args, f.name) for f in fields(evaluate.Args) if hasattr(args, f.name)}
     plain = {}
-    for t in dict.fromkeys((1.0, 1 / args.alpha)):
-        print(f"plain sampling, T = {t:g}", flush=True)
-        changes = dict(temperature=t, output_dir=str(folder / f"plain_T{t:g}"))
-        plain[f"plain T={t:g}"] = evaluate.main(evaluate.Args(**shared | changes), sampler)
-    with Grader(args.num_grading_workers) as grader:
+    with nullcontext(grader) if grader else Grader(args.num_grading_workers) as grader:
+        for t in dict.fromkeys((1.0, 1 / args.alpha)):
+            print(f"plain sampling, T = {t:g}", flush=True)
+            changes = dict(temperature=t, output_dir=str(folder / f"plain_T{t:g}"))
+            plain[f"plain T={t:g}"] = evaluate.main(evaluate.Args(**shared | changes), sampler, grader)
         for problems, prompts, path, file in itertools.chain(*work.values()):
             done, new = file.records(), partial(Task, args, file.settings["seed"], sampler.stop_ids)
             mine = list(zip(problems, prompts, strict=True))[dist.get_rank() :: dist.get_world_size()]

@@ -152,7 +152,7 @@ def main(args: Args) -> None:
     validation = load_prompts(tokenizer, load_validation(args), args)
     needs_base = "logp_base" in RETURN_READS or args.base_curves
     check_memory(path, args, device, dtype, needs_base)
-    run = Run(args, __file__)
+    run = Run(args, __file__, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]

@@ -39,6 +39,12 @@ class Problem:
     level: int | None = None
     subject: str | None = None
     selections: frozenset[str] = frozenset({"authors", "honest"})
+    repeat_of: str | None = None  # id of the problem that this one repeats
+
+    @property
+    def group(self) -> str:
+        """Repeats of a problem share their group: standard errors count them as one problem, not as several."""
+        return self.repeat_of or self.id
 
 
 # ------------------------------------------------------------------------------------------------------------ data sets
@@ -155,14 +161,19 @@ def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
 
 def problems_from_file(path: Path) -> list[Problem]:
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    problems: dict[str, Problem] = {}  # by id: results are stored by id, so a repeated one gets its line number
-    for number, row in read_jsonl(path, ("problem", "answer")):
-        id = str(row.get("id") or f"{path.name}:{number}")
-        if id in problems:
-            id = f"{id}:{number}"
+    rows = read_jsonl(path, ("problem", "answer"))
+    given = [str(row.get("id") or f"{path.name}:{number}") for number, row in rows]
+    taken, seen = set(given), set()
+    problems = []
+    for (number, row), id in zip(rows, given, strict=True):
+        if id in seen:  # results are stored by id, so a repeated one gets its line number, as often as it takes
+            while id in taken:
+                id = f"{id}:{number}"
+            taken.add(id)
+        seen.add(id)
         text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
-        problems[id] = Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject"))
-    return list(problems.values())
+        problems.append(Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject")))
+    return problems
 
 
 def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
@@ -220,7 +231,7 @@ def validation_of(name: str) -> list[Problem]:
         return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
     if name == "deepscaler":
         aime = [
-            replace(p, id=f"{p.id}#{i}", selections=frozenset({"authors"}))
+            replace(p, id=f"{p.id}#{i}", repeat_of=p.id, selections=frozenset({"authors"}))
             for i in range(AIME_REPEATS)
             for p in load_problems("aime24")
         ]
@@ -319,21 +330,40 @@ def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem
 
 
 def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
-    """Gives problems that fit the window, their prompts, and settings to record, of each of a script's data sets.
+    """Yields the problems that fit the window, their prompts, and settings to record, for each of a script's data sets.
 
-    Raises ValueError on all that can be wrong with them: call it before the model is loaded.
+    The settings identify the data: `problems_hash` changes with any problem of the set, whatever --limit says,
+    `prompt_hash` with the wording, `template_hash` with the token ids that chat template and tokenizer make of it.
+    Raises ValueError for everything that can be wrong with the data sets: call it before the model is loaded.
     """
+    named = {}
     for name in args.dataset:
-        problems = load_problems(name)[: args.limit]
-        problems, prompts = load_prompts(tokenizer, problems, replace(args, dataset=name))
-        wording = prompt_hash(args.prompt_file or prompt_file_of(name), args.examples_file)
-        yield problems, prompts, {"dataset": problems[0].dataset, "prompt_hash": wording}
+        problems = load_problems(name)
+        if other := named.get(problems[0].dataset):
+            raise ValueError(
+                f"--dataset {other} {name}: both are called {problems[0].dataset!r}, and so would their results be. "
+                "Rename one of the files, or evaluate them one by one, each with an --output-dir of its own."
+            )
+        named[problems[0].dataset] = name
+        prompt_file = args.prompt_file or prompt_file_of(name)
+        what = {
+            "dataset": problems[0].dataset,
+            "problems_hash": short_hash([[p.id, p.problem, p.answer, p.level, p.subject] for p in problems]),
+            "prompt_hash": prompt_hash(prompt_file, args.examples_file),
+            "template_hash": short_hash(render_prompts(tokenizer, problems[:1], prompt_file, args.examples_file)),
+        }
+        problems, prompts = load_prompts(tokenizer, problems[: args.limit], replace(args, dataset=name))
+        yield problems, prompts, what
 
 
 def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
     """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
-    content = json.dumps([load_wording(prompt_file), load_examples(examples_file)])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return short_hash([load_wording(prompt_file), load_examples(examples_file)])
+
+
+def short_hash(content) -> str:
+    """Returns 12 hexadecimal digits that identify anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def fit_window(

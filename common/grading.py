@@ -33,6 +33,10 @@ from pathlib import Path
 
 import numpy as np
 
+# Results files record this number, and math-verify's version, beside their verdicts. Raise it with every change that
+# can turn a verdict, an extracted answer or a vote: results with another number are refused.
+VERDICTS_VERSION = 1
+
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(

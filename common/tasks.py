@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from common.data import Problem
-from common.evaluate import ResponsesFile, grade_records, new_record
+from common.evaluate import ResponsesFile, grade_records, new_record, refuse_other_settings
 from common.grading import Grader
 from common.rollout import Rollout, Sample, problem_word
+from common.run import write_json
 
 
 def advance(task, samples: list[Sample] | None = None) -> None:
@@ -32,11 +33,19 @@ def advance(task, samples: list[Sample] | None = None) -> None:
 
 
 class Journal:
-    """The samples of unfinished tasks, a file each. Appended to whenever a task goes on."""
+    """The samples of unfinished tasks, a file each. Appended to whenever a task goes on.
 
-    def __init__(self, folder: Path):
+    Raises ValueError if the folder was made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        made_with = folder / "settings.json"
+        if made_with.exists():
+            refuse_other_settings(folder, json.loads(made_with.read_text()), settings)
+        else:
+            write_json(made_with, settings)
 
     def path(self, task) -> Path:
         return self.folder / f"{task.name}.jsonl"
@@ -131,7 +140,7 @@ def sample_problems(sampler, tokenizer, grader: Grader, work: list, at_once: int
 
     The record is that of common/evaluate.py with `chains`: a list of each of their fields but index and answer.
     """
-    journal = Journal(path.with_suffix(".moves") / file.path.stem)  # each process has its own
+    journal = Journal(path.with_suffix(".moves") / file.path.stem, file.settings)  # each process has its own
     before = sum(part.stat().st_size for part in [*journal.folder.iterdir(), *file.folder.glob(file.path.name)])
     torch.manual_seed(problem_word(f"{file.settings['seed']} {before}"))  # vLLM's; taken up, a run draws other numbers
 

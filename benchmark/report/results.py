@@ -41,7 +41,7 @@ class Sample:
             other = {len(p[key]) for p in problems for key in lists} - {self.n}
             if other or not problems:
                 raise ValueError(f"{min(other)} answers to a problem, not {self.n}" if other else "no problems")
-            self.ids = [p["id"].split("#")[0] for p in problems]
+            self.ids = [p.get("repeat_of") or p["id"] for p in problems]
             self.right = {v: [sum(p[v]) for p in problems] for v in VERDICTS}
             self.majority = {
                 "authors": [maj_strings(p["authors"], p["votes"], self.n) for p in problems],

@@ -1,7 +1,9 @@
 """What surrounds an experiment: processes, run folder, curves, stop and resume, errors and exit codes.
 
 runs/<exp>__<model>__<seed>__<time>/
-    args.json  git.txt  env.txt     what was run: arguments, commit and changes, versions, hardware, prompt hash
+    args.json  script.py            what was run: the arguments, and the script as it ran
+    data.json                       hashes of the training and validation problems and of their prompts
+    git.txt  env.txt                commit and changes, versions, hardware, prompt hash
     metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
     samples/step_000100.jsonl       responses to read
     checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
@@ -13,6 +15,8 @@ runs/<exp>__<model>__<seed>__<time>/
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import json
 import os
 import re
@@ -95,10 +99,15 @@ def share_of(count: int) -> slice:
 
 
 class Run:
-    """The folder of a run, and what is written into it. Only rank 0 writes, but for the resume state."""
+    """The folder of a run and everything written into it. Only rank 0 writes, except for the resume state.
 
-    def __init__(self, args, script: str):
+    `script` is the path of the training script. `data` maps a name ("training", "validation") to problems and their
+    prompts as token ids; a run is resumed only with the same script and the same data. Raises ValueError where
+    args.resume names a folder that cannot be continued or --output-dir cannot be written."""
+
+    def __init__(self, args, script: str, data: dict[str, tuple[list, list]] | None = None):
         self.args, self.rank, self.world = args, dist.get_rank(), dist.get_world_size()
+        self.script, self.data = Path(script), describe_data(args, data or {})
         self.started, self.signalled, self.writer = time.time(), None, None
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
         self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
@@ -108,6 +117,7 @@ class Run:
 
             if args.resume:
                 self._cut_back(self.first_step)
+                self._keep_script_and_data()  # a run whose user has renamed one of them
             else:
                 self._describe()
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step if args.resume else None)
@@ -135,6 +145,7 @@ class Run:
         return Path(name[0])
 
     def _describe(self) -> None:
+        self._keep_script_and_data()
         (self.folder / "git.txt").write_text(_git_state())
         wording = prompt_hash(self.args.prompt_file or prompt_file_of(self.args.dataset), self.args.examples_file)
         (self.folder / "env.txt").write_text(f"{_environment()}prompt {wording}\n")
@@ -142,9 +153,16 @@ class Run:
             (self.folder / name).mkdir()
         write_json(self.folder / "args.json", dataclasses.asdict(self.args))  # last: a folder that has it is complete
 
+    def _keep_script_and_data(self) -> None:
+        """Writes script.py and data.json where they are not there yet."""
+        if self.script.exists() and not (self.folder / "script.py").exists():
+            write_text(self.folder / "script.py", self.script.read_text(encoding="utf-8"))
+        if self.data and not (self.folder / "data.json").exists():
+            write_json(self.folder / "data.json", self.data)
+
     def _check_resume(self) -> int | None:
-        """The step to go on from; None for a run that was killed before it first saved. Raises ValueError if the folder
-        is no run's, or was run with other arguments."""
+        """The step to continue from; None for a run that was killed before it first saved. Raises ValueError if the
+        folder is not a run's, or if its arguments, script or data were different."""
         if not (self.folder / "args.json").exists():
             raise ValueError(f"--resume {self.folder}: no args.json is there, so there is nothing to resume.")
         before = read_json(self.folder / "args.json", "write the arguments of the first start into it")
@@ -155,6 +173,7 @@ class Run:
             raise ValueError(
                 f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there)."
             )
+        self._check_script_and_data()
         latest = self.folder / "resume" / "latest.json"
         if latest.exists():
             return read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
@@ -164,6 +183,35 @@ class Run:
                 f"newest folder in {self.folder / 'checkpoints'}, with --model."
             )
         return None
+
+    def _check_script_and_data(self) -> None:
+        """Raises ValueError, with what differs, if the run was started with another script or other data. A file that
+        the user has renamed is not compared."""
+        script, data = self.folder / "script.py", self.folder / "data.json"
+        if self.script.exists() and script.exists():
+            before, now = script.read_text(encoding="utf-8"), self.script.read_text(encoding="utf-8")
+            if before != now:
+                raise ValueError(
+                    f"--resume {self.folder}: {self.script.name} is not the script that this run was started with:\n"
+                    f"{short_diff(before, now, 'script.py of the run', self.script.name)}"
+                    f"Resume with the script of the run: python {script} ... If the change is meant, rename {script}, "
+                    "and the run goes on with the new script."
+                )
+        if self.data and data.exists():
+            before = read_json(data, "rename it, and the run goes on without comparing its data")
+            differences = [
+                f"{what} of the {name} set ({now['dataset']}): {now['count']} now, {before[name]['count']} before, "
+                "with another content"
+                for name, now in self.data.items()
+                for what in ("problems", "prompts")
+                if name in before and before[name][what] != now[what]
+            ]
+            if differences:
+                raise ValueError(
+                    f"--resume {self.folder}: the data has changed since the run was started: "
+                    f"{'; '.join(differences)}. Put the old data back. If the change is meant, rename {data}, and the "
+                    "run goes on with the new data."
+                )
 
     def _cut_back(self, step: int) -> None:
         """Drops metrics lines from `step` on, which will be made again, and what a kill left half written."""
@@ -324,6 +372,36 @@ class Run:
         """Puts the curves on disk."""
         if self.writer is not None:
             self.writer.close()
+
+
+def describe_data(args, data: dict[str, tuple[list, list]]) -> dict[str, dict]:
+    """The content of data.json: for each set its name, its number of problems, and the hashes of its problems (with
+    answers, ids and selections) and of their prompts as token ids."""
+    names = {"training": args.dataset, "validation": args.validation_dataset or f"validation of {args.dataset}"}
+    return {
+        name: {
+            "dataset": names.get(name, name),
+            "count": len(problems),
+            "problems": content_hash([dataclasses.asdict(problem) for problem in problems]),
+            "prompts": content_hash(prompts),
+        }
+        for name, (problems, prompts) in data.items()
+    }
+
+
+def content_hash(rows: list) -> str:
+    """SHA-256, in hexadecimal, of a list whose items can be written as JSON; sets are hashed in sorted order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=sorted).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def short_diff(before: str, now: str, name_before: str, name_now: str, most: int = 20) -> str:
+    """The first `most` lines of a unified diff without context."""
+    lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), name_before, name_now, "", "", 0, ""))
+    more = [f"... and {len(lines) - most} more lines"] if len(lines) > most else []
+    return "".join(f"  {line}\n" for line in lines[:most] + more)
 
 
 def _step_of(line: str) -> int | None:

@@ -199,6 +199,15 @@ def test_local_file_keeps_ids_duplicates_levels_and_numbers(tmp_path):
     ]
 
 
+def test_ids_of_a_local_file_are_unique_whatever_they_are(tmp_path):
+    rows = [
+        {"id": id, "problem": f"{i}?", "answer": i} for i, id in enumerate(["a", "a:3", "a", "a", "a:3", "a:3:5"], 1)
+    ]
+    problems = load_problems(write_lines(tmp_path / "mine.jsonl", *rows))
+    assert [p.problem for p in problems] == [f"{i}?" for i in range(1, 7)]
+    assert [p.id for p in problems] == ["a", "a:3", "a:3:3", "a:4", "a:3:5:5", "a:3:5"]
+
+
 def test_only_a_line_feed_ends_a_line(tmp_path):
     text = "one\u2028two\u2029three\u0085four\u000bfive"
     raw = json.dumps({"problem": text, "answer": "5"}, ensure_ascii=False)  # U+2028, U+2029 and U+0085 stand bare in it
@@ -343,6 +352,8 @@ def test_deepscaler_validation_is_aime_16_times_and_rows_that_training_never_see
         ("y", "33", frozenset({"authors"})): 16,
     }
     assert len({p.id for p in aime}) == 32
+    assert Counter(p.group for p in aime) == {"aime24-0": 16, "aime24-1": 16}
+    assert all(p.group == p.id for p in held_out + training)
     assert [p.selections for p in held_out] == [frozenset({"honest"})] * 18
     assert [p.problem for p in training] == ["problem 3", "problem 4", "Problem  3", "problem 4"]
     assert not {p.problem for p in training} & {p.problem for p in held_out}

@@ -9,9 +9,9 @@ import itertools
 import json
 import math
 import re
+import shutil
 import types
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -23,6 +23,7 @@ import torch
 from test_rollout import tiny_model
 
 import power_sampling
+from common.data import prompt_file_of
 from common.evaluate import problem_metrics
 from common.grading import Grader
 from common.rollout import Sample, start_sampler
@@ -33,6 +34,7 @@ from power_sampling import Args, Task, cut_weights, draw_cut, log_acceptance, ma
 
 SOURCE = Path(power_sampling.__file__)
 STOP, V, PROMPT = 0, 4, [1, 2]
+BARE = prompt_file_of("toy")
 PUBLISHED = ("karan-du", "mh-llm", "mh-llm-signfix")
 
 
@@ -411,10 +413,10 @@ def one_grader():
 
 
 @pytest.fixture
-def miniature(toy_dir, one_grader, monkeypatch):
-    for module in (power_sampling, power_sampling.evaluate):  # which else would start one each, and again each time
-        monkeypatch.setattr(module, "Grader", lambda num_workers: nullcontext(one_grader))
-    return start_sampler("transformers", toy_dir, 128, max_num_seqs=1024)
+def miniature(toy_dir, one_grader):
+    sampler = start_sampler("transformers", toy_dir, 128, max_num_seqs=1024)
+    sampler.grader = one_grader  # else every call of the program would start one
+    return sampler
 
 
 def on_the_miniature(folder, sampler, **changes) -> dict:
@@ -422,7 +424,7 @@ def on_the_miniature(folder, sampler, **changes) -> dict:
     settings = dict(
         model="toy", dataset=["toy_test"], max_total_tokens=128, num_grading_workers=1, output_dir=str(folder)
     )
-    return {row["row"]: row for row in main(Args(**settings | changes), sampler)}
+    return {row["row"]: row for row in main(Args(**settings | changes), sampler, getattr(sampler, "grader", None))}
 
 
 COMPARED = ("pass_at_1", "response_length", "finished_frac", "logp")
@@ -551,6 +553,20 @@ def test_a_killed_run_loses_nothing_but_the_moves_in_flight(miniature, tmp_path,
     assert sum(sum(line["chains"]["cached_tokens"]) for line in lines[1]) == 7 * len(whole.submitted)
     in_flight = sum(len(start.submitted) for start in starts) - len(whole.submitted)
     assert 0 < in_flight <= 2 * (8 if changes.get("method") == "smc" else 4)
+
+
+def test_a_killed_run_does_not_go_on_with_other_problems(miniature, tmp_path):
+    """Killed before its first answer, so that the journal alone knows what was sampled."""
+    data = tmp_path / "mine.jsonl"
+    settings = dict(alpha=2.0, n=1, num_moves=2, dataset=[str(data)], prompt_file=str(BARE))
+    data.write_text(json.dumps({"id": "x", "problem": "1+2*3=", "answer": "7"}))
+    with pytest.raises(Killed):
+        on_the_miniature(tmp_path / "out", Counting(miniature, 1), **settings)
+    data.write_text(json.dumps({"id": "x", "problem": "1+2*4=", "answer": "9"}))
+    for plain in (tmp_path / "out").glob("plain_T*"):
+        shutil.rmtree(plain)
+    with pytest.raises(ValueError, match="moves.* was made with .*the data set has changed, or another one has its"):
+        on_the_miniature(tmp_path / "out", miniature, **settings)
 
 
 @pytest.mark.parametrize(
