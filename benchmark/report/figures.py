@@ -1,4 +1,4 @@
-"""The figures of benchmark/report.py. Ours is filled and solid, the paper's open or dotted; kinds differ by hatch,
+"""The figures of the reports. Ours is filled and solid, the paper's open or dotted; kinds differ by hatch,
 marker or line style as well as by colour (Okabe and Ito's, which colour-blind readers tell apart)."""
 
 import math
@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from benchmark.report.page import Image
-from benchmark.report.results import Broken, Missing, Results, Sample, TrainingRun, mean, other_runs, pass_at
+from benchmark.report.results import Broken, Evaluation, Missing, Results, TrainingRun, mean
 from benchmark.tables.paper import ALPHAS, DATASETS, MODELS, TABLES, Row, figure_6_rows, figure_7_rows, rows_of
 
 BLUE, ORANGE, GREEN, RED, SKY, PINK, GREY = "#0072B2 #E69F00 #009E73 #D55E00 #56B4E9 #CC79A7 #777777".split()
@@ -43,10 +43,12 @@ class Album:
         self.results, self.folder, self.images = results, folder, []
         self.sources: set[str] = set()
 
-    def samples(self, row: Row, dataset: str, checkpoint: str) -> list[Sample]:
-        found = self.results.look(row, dataset, checkpoint)
-        if found:
-            self.sources.add(str(found[0].path.parent))
+    def evaluation(self, row: Row, dataset: str, checkpoint: str) -> Evaluation | None:
+        try:
+            found = self.results.find(row, dataset, checkpoint)
+        except (Missing, Broken):  # noted with the tables
+            return None
+        self.sources.add(str(found.folder))
         return found
 
     def run(self, row: Row) -> TrainingRun | None:
@@ -86,7 +88,7 @@ def draw_all(results: Results, tables: list[int], folder: Path) -> list[Image]:
         tilted_curves(album, 8, [(5, "math500"), (9, "math500")], "reliance on the task reward, fixed length")
     runs = [run for n in sorted(wanted - {2}) for row in rows_of(n) if row.expect and (run := album.run(row))]
     runs = list({run.folder: run for run in runs}.values())
-    others = other_runs(results)
+    others = results.other_runs()
     if others:
         health(album, "other_health", "Training health of other runs", [(run.name, run) for run in others], "")
     likelihood(album, runs + others)
@@ -112,9 +114,9 @@ def bars(album: Album, number: int, tags: list[str], title: str) -> None:
         for place, (_, key, which, colour, hatch) in enumerate(SERIES):
             table = first + (which == "best")
             row = next(row for row in rows_of(table) if chosen(row, key))
-            samples = album.samples(row, dataset, "best_authors" if which == "best" else "last")
-            if samples:
-                value, se = pass_at(samples, 1, "authors")
+            evaluation = album.evaluation(row, dataset, "best_authors" if which == "best" else "last")
+            if evaluation:
+                value, se = evaluation.percent("pass_at_1")
                 ax.bar(place, value, 0.8, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6, zorder=2)
                 ax.errorbar(place, value, se, color="black", capsize=3, linewidth=1, zorder=3)
             ax.plot(place, row.paper(table)[dataset]["pass@1"], **SQUARE, zorder=4)
@@ -142,16 +144,16 @@ def tilted_curves(album: Album, number: int, panels: list[tuple[int, str]], titl
                 curve = [row for row in rows if row.key[:1] == ("tilted",) and row.beta == beta]
                 paper = [row.paper(table)[dataset]["pass@1"] for row in curve]
                 ax.plot(range(4), paper, color=colour, marker=marker, linestyle=":", markerfacecolor="white", lw=0.9)
-                found = [(i, album.samples(row, dataset, checkpoint)) for i, row in enumerate(curve)]
-                points = [(i, *pass_at(samples, 1, "authors")) for i, samples in found if samples]
+                found = [(i, album.evaluation(row, dataset, checkpoint)) for i, row in enumerate(curve)]
+                points = [(i, *evaluation.percent("pass_at_1")) for i, evaluation in found if evaluation]
                 if points:
                     x, y, se = zip(*points, strict=True)
                     style_ = dict(color=colour, marker=marker, linestyle=style, elinewidth=0.8, capsize=2)
                     ax.errorbar(x, y, se, **style_, zorder=3)
             task = next(row for row in rows if row.key[:1] == ("task_reward",))
             ax.axhline(task.paper(table)[dataset]["pass@1"], color=RED, linestyle=(0, (1, 4)), lw=1)
-            if samples := album.samples(task, dataset, checkpoint):
-                ax.axhline(pass_at(samples, 1, "authors")[0], color=RED, linestyle=(0, (5, 2)), lw=1.3)
+            if evaluation := album.evaluation(task, dataset, checkpoint):
+                ax.axhline(evaluation.percent("pass_at_1")[0], color=RED, linestyle=(0, (5, 2)), lw=1.3)
             which = "last" if checkpoint == "last" else "best"
             ax.set(title=f"{MODELS[TABLES[table][0]].short}, {DATASETS[dataset]}, {which}")
             ax.set_xticks(range(4), [f"{alpha:g}" for alpha in ALPHAS])
@@ -242,10 +244,10 @@ def pass_at_k_curves(album: Album) -> None:
         for label, key, checkpoint, colour, marker, style in PASS_AT_K:
             row = next(row for row in rows_of(11) if chosen(row, key))
             for part, first in ((row, 1), (more.get(key), 16)):
-                samples = album.samples(part, dataset, checkpoint) if part else []
-                if samples:
-                    ks = [k for k in 2 ** np.arange(9) if first <= k <= part.n]
-                    found = [pass_at(samples, int(k), "authors") for k in ks]
+                evaluation = album.evaluation(part, dataset, checkpoint) if part else None
+                if evaluation:
+                    ks = [k for k in 2 ** np.arange(9) if first <= k <= evaluation.n]
+                    found = [evaluation.percent(f"pass_at_{k}") for k in ks]
                     style_ = dict(color=colour, marker=marker, linestyle=style, markersize=4, capsize=2)
                     ax.errorbar(ks, *zip(*found, strict=True), label=label if first == 1 else None, **style_)
             table = 12 if checkpoint.startswith("best") else 11
@@ -269,9 +271,9 @@ def inference_time(album: Album) -> None:
     rows = figure_7_rows()
     figure, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
     for place, row in enumerate(rows):
-        album.results.samples(row, "math500", "last")  # notes what is missing
-        if samples := album.samples(row, "math500", "last"):
-            (seconds, se), (tokens, _) = mean(samples, "seconds"), mean(samples, "spent")
+        album.results.evaluation(row, "math500", "last")  # notes what is missing
+        if evaluation := album.evaluation(row, "math500", "last"):
+            (seconds, se), (tokens, _) = mean(evaluation.files, "seconds"), mean(evaluation.files, "spent")
             ax.barh(place, seconds, xerr=se, color=(GREY, SKY, ORANGE, "#FBE3B0")[place], edgecolor="black", capsize=3)
             ax.text(seconds + se, place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center")
     ax.set_yticks(range(len(rows)), [row.label for row in rows])
@@ -354,11 +356,9 @@ def likelihood(album: Album, runs: list[TrainingRun]) -> None:
 
 def divergence(album: Album, runs: list[TrainingRun]) -> None:
     title = "Accuracy against KL(policy || base), over training"
-    note = (
-        "KL on training problems, mean of up to 20 steps; accuracy on the validation problems of the honest selection."
-    )
+    note = "KL on training problems, mean of up to 20 steps; accuracy on the held-out validation problems."
     labels = ("KL(policy || base) of a response, nats", "validation accuracy")
-    trajectories(album, runs, "ours_divergence", title, "objective/kl_base", "eval/honest", labels, note)
+    trajectories(album, runs, "ours_divergence", title, "objective/kl_base", "eval/held_out", labels, note)
 
 
 KINDS = {  # by the beginning of a row's label: colour, marker
@@ -382,13 +382,13 @@ def spending(album: Album, tag: str, tables: list[int]) -> None:
     size = (4 * len(found), 7)
     figure, axes = plt.subplots(2, len(found), figsize=size, layout="constrained", squeeze=False)
     for (top, bottom), (dataset, points) in zip(axes.T, found.items(), strict=True):
-        for kind, samples, trained in points:
+        for kind, evaluation, trained in points:
             colour, marker = KINDS[kind]
-            value, se = pass_at(samples, 1, "authors")
+            value, se = evaluation.percent("pass_at_1")
             style = dict(color=colour, marker=marker, markeredgecolor="black", elinewidth=0.8, capsize=2, ls="", ms=7)
-            top.errorbar(mean(samples, "spent")[0], value, se, **style)
+            top.errorbar(mean(evaluation.files, "spent")[0], value, se, **style)
             if not trained:
-                bottom.errorbar(mean(samples, "logp")[0], value, se, **style)
+                bottom.errorbar(mean(evaluation.files, "logp")[0], value, se, **style)
         top.set(title=DATASETS[dataset], xlabel="tokens generated an answer", xscale="log")
         bottom.set(xlabel="log π_base of an answer, nats")
         bottom.xaxis.set_major_locator(MaxNLocator(5))
@@ -402,10 +402,10 @@ def spending(album: Album, tag: str, tables: list[int]) -> None:
     album.save(figure, f"ours_spending_{tag}", title, choices)
 
 
-def points_of(album: Album, tag: str, dataset: str, tables: list[int]) -> list[tuple[str, list[Sample], bool]]:
-    """Kind, samples and whether trained, of each row of a model that has results."""
-    rows: dict[str, Row] = {}
+def points_of(album: Album, tag: str, dataset: str, tables: list[int]) -> list[tuple[str, Evaluation, bool]]:
+    """Kind, evaluation and whether trained, of each row of a model that has results."""
+    rows: dict[tuple, Row] = {}
     for row in (row for n in tables for row in rows_of(n)):
-        rows.setdefault(row.where, row)  # alpha 1, beta inf is Base again, and best checkpoints are the same rows
-    found = [(row, album.samples(row, dataset, "last")) for row in rows.values()]
-    return [(row.label.split()[0].rstrip(","), samples, bool(row.expect)) for row, samples in found if samples]
+        rows.setdefault((row.folder, row.file), row)  # once: the two tables of a pair have the same rows
+    found = [(row, album.evaluation(row, dataset, "last")) for row in rows.values()]
+    return [(row.label.split()[0].rstrip(","), evaluation, bool(row.expect)) for row, evaluation in found if evaluation]

@@ -5,22 +5,23 @@ import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Figure = tuple[float, float]  # value and standard error
+Estimate = tuple[float, float]  # value and standard error
 
 
 @dataclass
 class Cell:
-    """Ours and the paper's, per cent; either may be missing."""
+    """Ours and the paper's in per cent; either may be missing."""
 
-    ours: Figure | None = None
+    ours: Estimate | None = None
     paper: float | None = None
 
     def texts(self) -> tuple[str, str]:
+        """Ours, and what the paper has, always marked as the paper's."""
         ours = f"{self.ours[0]:.1f} ± {self.ours[1]:.1f}" if self.ours else ""
-        paper = f"{self.paper:.1f}" if self.paper is not None else ""
+        paper = f"paper {self.paper:.1f}" if self.paper is not None else ""
         if ours and paper:
             paper += f", {self.ours[0] - self.paper:+.1f}"
-        return ours, paper
+        return ours or "not run" * bool(paper), paper
 
 
 @dataclass
@@ -80,7 +81,8 @@ class Page:
             if isinstance(cell, str):
                 return f"<td>{html.escape(cell)}</td>"
             ours, paper = cell.texts()
-            return f"<td>{ours}{f'<small>{paper}</small>' if paper else ''}</td>"
+            shown = f"<i>{ours}</i>" if ours == "not run" else ours
+            return f"<td>{shown}{f'<small>{paper}</small>' if paper else ''}</td>"
 
         parts = [f"<h1>{html.escape(self.title)}</h1>"]
         parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in self.paragraphs]
@@ -108,7 +110,8 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1240p
 table { border-collapse: collapse; margin: .6em 0 1em; font-variant-numeric: tabular-nums; font-size: 13px }
 th, td { border-bottom: 1px solid #ccc; padding: .22em .6em; text-align: right; white-space: nowrap }
 th { border-bottom: 2px solid #333; vertical-align: bottom; white-space: normal }
-th:first-child, td:first-child { text-align: left } small { color: #555; display: block } .scroll { overflow-x: auto }
+th:first-child, td:first-child { text-align: left } small { color: #767676; font-style: italic; display: block }
+i { color: #b0b0b0; font-size: 11px } .scroll { overflow-x: auto }
 img { max-width: 100% } summary { cursor: pointer; font-weight: 600; margin: .5em 0 }
 pre { font-size: 12px; overflow-x: auto }
 .sources { font-size: 11px; color: #555; overflow-wrap: anywhere; max-height: 8em; overflow-y: auto }

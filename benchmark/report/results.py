@@ -1,23 +1,30 @@
-"""What lies in folders of runs: results files and training runs, and what was looked for in vain."""
+"""Reads what evaluations and training runs have left in folders, and remembers what was missing.
+
+Every number of a table comes from a summary.json, which the evaluation wrote (common/evaluate.py): nothing that is in
+it is computed again here. What only some figures need, such as log pi of the answers, is read from the results files.
+"""
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from benchmark.tables.paper import TABLES, Row, wanted_rows
-from common.grading import maj_at_k, maj_strings, mean_and_se, pass_at_k
+from common.grading import mean_and_se
 
 VERDICTS = ("authors", "strict")
+MAJORITY = {"authors": "maj_strings_at", "strict": "maj_at"}  # the authors' code votes on strings
+
+Estimate = tuple[float, float]  # value and standard error
 
 
 class Missing(Exception):
-    """A file that is not there."""
+    """A file or a result that is not there."""
 
 
 class Broken(Exception):
-    """A file that is there and of no use."""
+    """A file that is there and cannot be used."""
 
 
 def read_json(path: Path) -> dict:
@@ -29,55 +36,71 @@ def read_json(path: Path) -> dict:
         raise Broken(f"{path}: {error}") from None
 
 
-class Sample:
-    """A results file of common/evaluate.py, reduced to what tables and figures need."""
+# --- evaluations ------------------------------------------------------------------------------------------------------
 
-    def __init__(self, path: Path, n: int | None = None):
-        content, self.path = read_json(path), path
+
+class ResultsFile:
+    """The problems of one data set under one seed, from <dataset>__n16__seed1.json."""
+
+    def __init__(self, path: Path):
+        self.path, content = path, read_json(path)
         try:
             problems = content["problems"]
-            self.n = n or len(problems[0]["tokens"])
-            lists = ("tokens", "logp", "votes", "classes", *VERDICTS)
-            other = {len(p[key]) for p in problems for key in lists} - {self.n}
-            if other or not problems:
-                raise ValueError(f"{min(other)} answers to a problem, not {self.n}" if other else "no problems")
+            self.metrics = content["metrics"]
+            self.n = len(problems[0]["tokens"])
             self.ids = [p.get("repeat_of") or p["id"] for p in problems]
-            self.right = {v: [sum(p[v]) for p in problems] for v in VERDICTS}
-            self.majority = {
-                "authors": [maj_strings(p["authors"], p["votes"], self.n) for p in problems],
-                "strict": [maj_at_k(p["strict"], p["classes"], self.n) for p in problems],
-            }
-            self.logp = [sum(p["logp"]) / self.n for p in problems]
-            self.spent = [p["generated_tokens"] / self.n for p in problems]
+            self.right = [sum(p["authors"]) for p in problems]  # of the n answers
+            self.logp = [sum(p["logp"]) / self.n for p in problems]  # nats an answer
+            self.spent = [p["generated_tokens"] / self.n for p in problems]  # tokens for an answer
             self.seconds = [p["seconds"] for p in problems]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError) as error:
             raise Broken(f"{path}: not a results file ({type(error).__name__}: {error})") from None
 
-
-Figure = tuple[float, float]  # value and standard error
-
-
-def mean(samples: list[Sample], name: str) -> Figure:
-    """Mean of a list of a Sample over problems, repeats of a problem joined."""
-    return mean_and_se([x for s in samples for x in getattr(s, name)], [id for s in samples for id in s.ids])
+    def percent(self, metric: str, verdict: str = "authors") -> Estimate:
+        """A metric of common/evaluate.py, such as pass_at_1, in per cent."""
+        metrics = self.metrics[verdict]
+        return 100 * metrics[metric], 100 * metrics[f"{metric}_se"]
 
 
-def pass_at(samples: list[Sample], k: int, verdict: str) -> Figure:
-    """Pass@k, per cent."""
-    values = [pass_at_k(s.n, c, k) for s in samples for c in s.right[verdict]]
-    value, se = mean_and_se(values, [id for s in samples for id in s.ids])
-    return 100 * value, 100 * se
+def mean(files: list[ResultsFile], name: str) -> Estimate:
+    """The mean over problems of logp, spent or seconds. The values of one problem in several files are averaged."""
+    return mean_and_se([x for file in files for x in getattr(file, name)], [id for file in files for id in file.ids])
 
 
-def cells(samples: list[Sample], verdict: str) -> dict[str, Figure]:
-    """Pass@1, Pass@n and Maj@n, per cent."""
-    n = samples[0].n
-    found = {f"pass@{k}": pass_at(samples, k, verdict) for k in sorted({1, n})}
-    if n > 1:
-        values = [x for s in samples for x in s.majority[verdict]]
-        value, se = mean_and_se(values, [id for s in samples for id in s.ids])
-        found[f"maj@{n}"] = 100 * value, 100 * se
-    return found
+class Evaluation:
+    """What one model scored on one data set, over all repeats: a row of a summary.json in `folder`."""
+
+    def __init__(self, folder: Path, row: dict):
+        try:
+            self.folder, self.n, self.checkpoint, self.step = folder, row["n"], row["checkpoint"], row["step"]
+            self.metrics, self.repeats = row["metrics"], len(row["files"])
+            self.paths = [folder / name for name in row["files"]]
+        except (KeyError, TypeError) as error:
+            raise Broken(f"{folder}/summary.json: {type(error).__name__}: {error}") from None
+
+    @cached_property
+    def files(self) -> list[ResultsFile]:
+        return [ResultsFile(path) for path in self.paths]
+
+    percent = ResultsFile.percent
+
+    def cells(self, verdict: str) -> dict[str, Estimate]:
+        """Pass@1, Pass@n and Maj@n in per cent."""
+        names = {f"pass@{k}": f"pass_at_{k}" for k in (1, self.n)}
+        if self.n > 1:
+            names[f"maj@{self.n}"] = f"{MAJORITY[verdict]}_{self.n}"
+        return {name: self.percent(metric, verdict) for name, metric in names.items()}
+
+
+def read_summary(folder: Path) -> list[Evaluation]:
+    """The evaluations in a folder of results."""
+    content = read_json(folder / "summary.json")
+    if not isinstance(content, dict) or not isinstance(content.get("results"), list):
+        raise Broken(f"{folder}/summary.json: not a summary of results")
+    return [Evaluation(folder, row) for row in content["results"]]
+
+
+# --- training runs ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -106,84 +129,9 @@ class TrainingRun:
             raise Broken(f"{path}: {error}") from None
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a logged figure."""
+        """Steps and values of a logged metric."""
         lines = [line for line in self.curves if key in line]
         return [line["step"] for line in lines], [line[key] for line in lines]
-
-    def checkpoint(self, which: str) -> str:
-        """The name of the last or a best checkpoint."""
-        if which == "last":
-            return f"step_{self.args['num_steps']:06d}"
-        path = self.folder / "checkpoints" / f"{which}.json"
-        try:
-            return read_json(path)["checkpoint"]
-        except (KeyError, TypeError):
-            raise Broken(f"{path}: names no checkpoint") from None
-
-
-class Results:
-    """What lies in the folders of runs; what was looked for in vain is kept in `faults`, by row."""
-
-    def __init__(self, roots: list[Path]):
-        self.roots = roots
-        self.cache: dict[Path, Sample] = {}
-        self.faults: dict[str, list[str]] = {}
-
-    def run(self, row: Row) -> TrainingRun:
-        folders = [folder for root in self.roots for folder in sorted(root.glob(row.where.split("/")[0]))]
-        if not folders:
-            raise Missing(f"{self.roots[0]}/{row.where.split('/')[0]}/")
-        if len(folders) > 1:
-            raise Broken(f"{', '.join(map(str, folders))}: several runs of one row, move all but one away")
-        run = TrainingRun(folders[0])
-        for key, value in row.expect.items():
-            if run.args.get(key) != value:
-                raise Broken(f"{run.folder}/args.json: {key} is {run.args.get(key)!r}, the row has {value!r}")
-        return run
-
-    def samples(self, row: Row, dataset: str, checkpoint: str) -> list[Sample]:
-        """The repeats of a row; [] where one is missing or broken, which is noted."""
-        try:
-            folder, pattern = None, row.where
-            if row.expect:
-                run = self.run(row)
-                folder = run.folder / "results" / run.checkpoint(checkpoint)
-                pattern = pattern.split("/")[-1]
-            found = []
-            for seed in row.seeds:
-                file = pattern.format(dataset=dataset, seed=seed)
-                places = [folder / file] if folder else [root / file for root in self.roots]
-                path = next((place for place in places if place.exists()), places[0])
-                if path not in self.cache:
-                    self.cache[path] = Sample(path, row.n)
-                found.append(self.cache[path])
-            return found
-        except (Missing, Broken) as fault:
-            self.note(row.name, fault)
-            return []
-
-    def look(self, row: Row, dataset: str, checkpoint: str) -> list[Sample]:
-        """As `samples`, for figures: what is not there has been noted with the tables."""
-        kept, self.faults = self.faults, {}
-        found = self.samples(row, dataset, checkpoint)
-        self.faults = kept
-        return found
-
-    def note(self, name: str, fault: Exception) -> None:
-        text = f"{'missing' if isinstance(fault, Missing) else 'broken'}: {fault}"
-        if text not in self.faults.setdefault(name, []):
-            self.faults[name].append(text)
-
-    def lacks(self, name: str) -> list[str]:
-        """What a row of benchmark/*.sh lacks in any table."""
-        rows = [row for row in wanted_rows([*TABLES]) if row.name == name]
-        if not rows:
-            raise ValueError(f"no row {name!r}: the names are in benchmark/*.sh")
-        for row in rows:
-            for dataset in row.datasets:
-                for checkpoint in row.checkpoints:
-                    self.samples(row, dataset, checkpoint)
-        return self.faults.get(name, [])
 
 
 def mean_of_last(run: TrainingRun, key: str, steps: int = 20) -> float | None:
@@ -191,30 +139,82 @@ def mean_of_last(run: TrainingRun, key: str, steps: int = 20) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-RESULTS_NAME = re.compile(r"(?P<stem>.+)__(?P<rest>seed\d+|beam\d+__penalty[^_]+__[\w.-]+)\.json")
+# --- folders of both --------------------------------------------------------------------------------------------------
 
 
-def other_samples(results: Results) -> dict[tuple[Path, str], list[Sample]]:
-    """Repeats by (folder, name) of results that belong to no table."""
-    found = {}
-    for root in results.roots:
-        for path in sorted(root.rglob("*.json")):
-            match = RESULTS_NAME.fullmatch(path.name)
-            if match and path not in results.cache and not belongs_to_a_table(path.relative_to(root)):
-                name = match["stem"] if match["rest"].startswith("seed") else f"{match['stem']}__{match['rest']}"
+@dataclass
+class Results:
+    """Evaluations and runs in the folders `roots`. `faults` keeps, by row, what a table asked for and was not there."""
+
+    roots: list[Path]
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    summaries: dict[Path, list[Evaluation]] = field(default_factory=dict)  # those that have been read
+
+    def is_empty(self) -> bool:
+        names = ("summary.json", "metrics.jsonl")
+        return not any(next(root.rglob(name), None) for root in self.roots for name in names)
+
+    def run(self, row: Row) -> TrainingRun:
+        """The training run of a row. Raises Broken if there are several, or if its arguments are not the row's."""
+        folders = [folder for root in self.roots for folder in sorted(root.glob(row.folder))]
+        if not folders:
+            raise Missing(f"{self.roots[0]}/{row.folder}/")
+        if len(folders) > 1:
+            raise Broken(f"{', '.join(map(str, folders))}: several runs of one row, move all except one away")
+        run = TrainingRun(folders[0])
+        for key, value in row.expect.items():
+            if run.args.get(key) != value:
+                raise Broken(f"{run.folder}/args.json: {key} is {run.args.get(key)!r}, the row has {value!r}")
+        return run
+
+    def find(self, row: Row, dataset: str, checkpoint: str) -> Evaluation:
+        """The evaluation of a row; of a trained row, that of its checkpoint. Raises Missing or Broken."""
+        folders = [self.run(row).folder / "results"] if row.expect else [root / row.folder for root in self.roots]
+        names = [row.file.format(dataset=dataset, seed=seed) for seed in row.seeds]
+        wanted = checkpoint if row.expect else None
+        for folder in folders:
+            if folder not in self.summaries and (folder / "summary.json").exists():
+                self.summaries[folder] = read_summary(folder)
+            for evaluation in self.summaries.get(folder, []):
+                if evaluation.checkpoint == wanted and [path.name for path in evaluation.paths] == names:
+                    return evaluation
+        of = f" of checkpoint {checkpoint}" if row.expect else ""
+        raise Missing(f"{', '.join(names)}{of} in {folders[0]}/summary.json")
+
+    def evaluation(self, row: Row, dataset: str, checkpoint: str) -> Evaluation | None:
+        """As `find`, for a table: None where something is missing or broken, which is noted."""
+        try:
+            return self.find(row, dataset, checkpoint)
+        except (Missing, Broken) as fault:
+            self.note(row.name, fault)
+            return None
+
+    def note(self, name: str, fault: Exception) -> None:
+        text = f"{'missing' if isinstance(fault, Missing) else 'broken'}: {fault}"
+        if text not in self.faults.setdefault(name, []):
+            self.faults[name].append(text)
+
+    def other_evaluations(self) -> dict[str, Evaluation]:
+        """Evaluations that belong to no table, by name: their folder and files, without the seed."""
+        found = {}
+        for root in self.roots:
+            for path in sorted(root.rglob("summary.json")):
+                if belongs_to_a_table(path.relative_to(root)):
+                    continue
                 try:
-                    found.setdefault((path.parent, name), []).append(Sample(path))
-                except (Missing, Broken) as fault:
-                    results.note("other results", fault)
-    return found
+                    for evaluation in read_summary(path.parent):
+                        file = re.sub(r"__seed\d+\.json$|\.json$", "", str(evaluation.paths[0].relative_to(root)))
+                        found[file] = evaluation  # a checkpoint that has two names is shown once
+                except Broken as fault:
+                    self.note("other results", fault)
+        return found
+
+    def other_runs(self) -> list[TrainingRun]:
+        """Training runs that belong to no table."""
+        folders = [path.parent for root in self.roots for path in sorted(root.glob("*/metrics.jsonl"))]
+        return [TrainingRun(folder) for folder in folders if not belongs_to_a_table(Path(folder.name))]
 
 
 def belongs_to_a_table(path: Path) -> bool:
-    ours = {row.where.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES])}
+    ours = {row.folder.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES])}
     return path.parts[0].split("__")[0] in ours
-
-
-def other_runs(results: Results) -> list[TrainingRun]:
-    """Run folders that belong to no table."""
-    folders = [path.parent for root in results.roots for path in sorted(root.glob("*/metrics.jsonl"))]
-    return [TrainingRun(folder) for folder in folders if not belongs_to_a_table(Path(folder.name))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 PAPER = json.loads(Path(__file__).with_name("paper.json").read_text())
-N, SEEDS = 16, (1, 2, 3)
+SEEDS, SAMPLED = (1, 2, 3), "{dataset}__n16__seed{seed}.json"
 ALPHAS, BETAS = (1, 1.25, 2, 4), {"inf": "inf", "1e-2": 0.01, "1e-4": 0.0001}
 MODES = ("mh-llm-signfix", "mh-llm", "karan-du", "exact")
 METRICS = {"pass@1": "Pass@1", "pass@16": "Pass@16", "maj@16": "Maj@16"}
@@ -51,18 +51,18 @@ CHECKPOINTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what the paper prints, and where our results lie."""
+    """A row of a table: what the paper prints, and where our results are."""
 
-    name: str  # in benchmark/*.sh; one command may serve several rows
+    name: str  # in the table scripts; one command may serve several rows
     label: str
     alpha: str
     beta: str
     key: tuple  # method, alpha and beta in paper.json
-    where: str  # under a folder of runs, with {checkpoint}, {dataset} and {seed}
+    folder: str  # under a folder of runs: of the results, or with a * of the training run
+    file: str  # name of a results file there, with {dataset} and {seed}
     datasets: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ("last",)  # that are evaluated
     seeds: tuple[int, ...] = SEEDS
-    n: int = N
     expect: dict | None = None  # what args.json of a trained row holds
 
     def paper(self, table: int) -> dict:
@@ -76,24 +76,24 @@ class Row:
 def rows_of(table: int) -> list[Row]:
     """The rows of a table in the paper's order, those that only we have among them."""
     tag, length, _ = TABLES[table]
-    sampled, datasets = "{dataset}__n16__seed{seed}.json", MODELS[tag].datasets
-    rows = [Row(f"{tag}_base", "Base", "", "", ("base", None, None), f"{tag}/plain_T1/{sampled}", datasets)]
+    datasets = MODELS[tag].datasets
+    rows = [Row(f"{tag}_base", "Base", "", "", ("base", None, None), f"{tag}/plain_T1", SAMPLED, datasets)]
     for alpha in ALPHAS[1:]:
         name = f"plain_T{1 / alpha:g}"
         label = f"Plain sampling, T = {1 / alpha:g}"
-        rows.append(Row(f"{tag}_{name}", label, f"{alpha:g}", "", (), f"{tag}/{name}/{sampled}", datasets))
+        rows.append(Row(f"{tag}_{name}", label, f"{alpha:g}", "", (), f"{tag}/{name}", SAMPLED, datasets))
     for alpha in (1, 2, 4):
         for mode in MODES:
             name = f"power_{mode}_alpha{alpha}"
             key = ("mh_llm", float(alpha), None)
-            where = f"{tag}/{name}__{sampled}"
-            rows.append(Row(f"{tag}_{name}", f"Power sampling, {mode}", str(alpha), "", key, where, datasets))
+            label = f"Power sampling, {mode}"
+            rows.append(Row(f"{tag}_{name}", label, str(alpha), "", key, tag, f"{name}__{SAMPLED}", datasets))
     for rule in ("vllm-0.11", "transformers"):
         for penalty in (0, 1):
             key = ("beam_search", None, None) if rule == "vllm-0.11" else ()
-            where = f"{tag}/{{dataset}}__beam4__penalty{penalty}__{rule}.json"
+            file = f"{{dataset}}__beam4__penalty{penalty}__{rule}.json"
             label = f"Beam, {rule}, length penalty {penalty}"
-            rows.append(Row(f"{tag}_beam_{rule}", label, "", "", key, where, datasets, seeds=(0,), n=1))
+            rows.append(Row(f"{tag}_beam_{rule}", label, "", "", key, tag, file, datasets, seeds=(0,)))
     for name, method in (("task", "task_reward"), ("sharpen", "dist_sharpen")):
         label = {"task": "Task reward", "sharpen": "Dist. sharpening"}[name]
         rows.append(trained(tag, length, name, label, "", "", (method, None, None)))
@@ -113,8 +113,8 @@ def trained(tag: str, length: str, name: str, label: str, alpha: str, beta: str,
     expect = {"model": MODELS[tag].id, "fixed_length": length == "fixed", "num_steps": MODELS[tag].num_steps}
     if alpha:
         expect |= {"alpha": float(alpha), "beta": float(beta)}
-    where = f"{name}__*/results/{{checkpoint}}/{{dataset}}__n16__seed{{seed}}.json"
-    return Row(name, label, alpha, beta, key, where, MODELS[tag].datasets, tuple(CHECKPOINTS), expect=expect)
+    datasets = MODELS[tag].datasets
+    return Row(name, label, alpha, beta, key, f"{name}__*", SAMPLED, datasets, tuple(CHECKPOINTS), expect=expect)
 
 
 def untrained(tag: str, row: Row, base: Row) -> Row:
@@ -142,23 +142,23 @@ def figure_6_rows() -> list[Row]:
     found = []
     for method, checkpoints in chosen.items():
         row = rows[method, None, None]
-        name, where = f"figure_6_{row.name}", row.where.replace("n16", "n256")
-        found.append(replace(row, name=name, where=where, checkpoints=checkpoints, seeds=(1,), n=256))
+        name, file = f"figure_6_{row.name}", row.file.replace("n16", "n256")
+        found.append(replace(row, name=name, file=file, checkpoints=checkpoints, seeds=(1,)))
     return found
 
 
 def figure_7_rows() -> list[Row]:
     """Inference methods timed one by one on one GPU."""
     files = {
-        "plain": ("Plain sampling, 16 answers", "plain_T1/{dataset}__n16__seed{seed}.json", N),
-        "beam": ("Beam search, 4 beams, 1 answer", "{dataset}__beam4__penalty0__vllm-0.11.json", 1),
+        "plain": ("Plain sampling, 16 answers", "figure_7/plain_T1", SAMPLED),
+        "beam": ("Beam search, 4 beams, 1 answer", "figure_7", "{dataset}__beam4__penalty0__vllm-0.11.json"),
     }
     for mode in ("exact", "mh-llm-signfix"):
-        where = f"power_{mode}_alpha4__{{dataset}}__n16__seed{{seed}}.json"
-        files[f"power_{mode}"] = (f"Power sampling, {mode}, 16 answers", where, N)
+        label = f"Power sampling, {mode}, 16 answers"
+        files[f"power_{mode}"] = (label, "figure_7", f"power_{mode}_alpha4__{SAMPLED}")
     return [
-        Row(f"figure_7_{name}", label, "", "", (), f"figure_7/{where}", ("math500",), seeds=(1,), n=n)
-        for name, (label, where, n) in files.items()
+        Row(f"figure_7_{name}", label, "", "", (), folder, file, ("math500",), seeds=(1,))
+        for name, (label, folder, file) in files.items()
     ]
 
 

@@ -1,14 +1,14 @@
-"""The paper's tables and figures from our runs, ours beside theirs: python -m benchmark.tables.report runs/paper
+"""The paper's tables and figures from our runs: python -m benchmark.tables.report runs/paper
 
-Leaves report.md, report.html (one file, nothing is loaded from elsewhere) and figures/*.{png,svg} in --output. A cell
-is ours ± standard error over problems, repeats joined, then the paper's number and ours less the paper's. What is not
-there stays empty and is listed with the file that was looked for; the exit code is then 1.
+Writes report.md, report.html (one file that loads nothing else) and figures/*.{png,svg} to --output. A cell shows our
+value ± standard error over problems, repeats joined, and below it the paper's and the difference. Where a row has not
+been run, the cell says so, and what was looked for is listed at the end; the exit code is then 1.
 
-Two verdicts: `authors` is math-verify over the whole response and votes on strings, as the paper's numbers were made,
-so they stand beside it; `strict` is the last box and votes on values (common/grading.py). Two best checkpoints: chosen
-as the authors did, with test problems among the validation problems, and by problems outside every table (honest).
+Two verdicts: `authors` is math-verify on the whole response with a vote on strings, as the paper's numbers were made;
+`strict` is the last box with a vote on values (common/grading). Two best checkpoints: selected as the authors did, with
+test problems among the validation problems, and selected on held-out problems, which are in no table.
 
-Runs and results under RUNS that belong to no table are listed after the tables.
+Runs and results in the folders that belong to no table are listed after the tables.
 """
 
 import sys
@@ -18,12 +18,12 @@ from pathlib import Path
 import tyro
 
 from benchmark.report.page import Cell, Page, Table
-from benchmark.report.results import VERDICTS, Results, TrainingRun, cells, mean, mean_of_last, other_samples
+from benchmark.report.results import VERDICTS, Broken, Evaluation, Missing, Results, TrainingRun, mean, mean_of_last
 from benchmark.tables.paper import CHECKPOINTS, DATASETS, METRICS, MODELS, TABLES, rows_of, table_2_rows, wanted_rows
 
 LEGEND = (
-    "A cell: ours ± standard error, then the paper's and ours less the paper's, per cent. Empty: not run. "
-    "(ours): a row that the paper lacks."
+    "Per cent. Black: ours ± standard error. Grey italics: the paper's number, and ours minus the paper's. "
+    "Rows marked (ours) are not in the paper."
 )
 
 
@@ -32,11 +32,9 @@ class Args:
     runs: tyro.conf.Positional[list[Path]]
     """folders with runs and results, such as runs/paper"""
     tables: list[int] = field(default_factory=lambda: list(range(2, 13)))
-    """tables of the paper; none with an empty --tables"""
+    """numbers of the tables; none with an empty --tables"""
     output: Path | None = None
-    """folder of the report; default: report/ in the first of the runs"""
-    has: str = ""
-    """make no report; say what this row of benchmark/*.sh lacks, exit code 1 if anything"""
+    """folder of the report; default: report/ in the first of the folders"""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -55,8 +53,8 @@ def table_views(results: Results, number: int) -> list[Table]:
                 printed = row.paper(number) if verdict == "authors" else {}
                 line = [row.label + ("" if row.paper(number) else " (ours)"), row.alpha, row.beta.replace("inf", "∞")]
                 for dataset in model.datasets:
-                    samples = results.samples(row, dataset, chosen)
-                    ours = cells(samples, verdict) if samples else {}
+                    evaluation = results.evaluation(row, dataset, chosen)
+                    ours = evaluation.cells(verdict) if evaluation else {}
                     for metric in METRICS:
                         cell = Cell(ours.get(metric), printed.get(dataset, {}).get(metric))
                         line.append(cell)
@@ -82,7 +80,7 @@ def nearest(distances: dict[str, list[float]]) -> list[str]:
 def table_2(results: Results) -> list[Table]:
     """Table 2, from the runs of Tables 3-10."""
     views = []
-    for best in ("best_authors", "best_honest"):
+    for best in ("best_authors", "best_held_out"):
         for verdict in VERDICTS:
             header = ["Model", "Method", "Length"]
             header += [f"{DATASETS[d]} {name}" for name in ("last", "best") for d in ("math500", "minerva")]
@@ -91,8 +89,8 @@ def table_2(results: Results) -> list[Table]:
                 line = [MODELS[tag].short, row.label, printed["length"]]
                 for which, chosen in (("last", "last"), ("best", best)):
                     for dataset in ("math500", "minerva"):
-                        samples = results.samples(row, dataset, chosen)
-                        ours = cells(samples, verdict)["pass@1"] if samples else None
+                        evaluation = results.evaluation(row, dataset, chosen)
+                        ours = evaluation.percent("pass_at_1", verdict) if evaluation else None
                         line.append(Cell(ours, printed[which][dataset] if verdict == "authors" else None))
                 rows.append(line)
             selection = CHECKPOINTS[best].split(", ")[1]
@@ -102,22 +100,35 @@ def table_2(results: Results) -> list[Table]:
 
 def other_table(results: Results) -> list[Table]:
     header = ["Results", "Repeats", "Samples", "Pass@1", "Pass@n", "Maj@n", "Pass@1 strict"]
-    header += ["Tokens generated an answer", "log π_base in training", "KL to base in training"]
+    header += ["Tokens generated per answer", "log π_base in training", "KL to base in training"]
     rows = []
-    for (folder, name), samples in other_samples(results).items():
-        authors, n = cells(samples, "authors"), samples[0].n
-        line = [f"{next(f'{folder.relative_to(r)}' for r in results.roots if folder.is_relative_to(r))}/{name}"]
-        line += [str(len(samples)), str(n), Cell(authors["pass@1"])]
+    for name, evaluation in results.other_evaluations().items():
+        authors, n = evaluation.cells("authors"), evaluation.n
+        line = [name, str(evaluation.repeats), str(n), Cell(authors["pass@1"])]
         line += [Cell(authors.get(key)) if n > 1 else Cell() for key in (f"pass@{n}", f"maj@{n}")]
-        line += [Cell(cells(samples, "strict")["pass@1"]), f"{mean(samples, 'spent')[0]:.1f}"]
-        run = TrainingRun(folder.parent.parent)
-        training = []
-        if folder.parent.name == "results" and (run.folder / "metrics.jsonl").exists():
-            if folder.name == run.checkpoint("last"):
-                training = [mean_of_last(run, key) for key in ("objective/logp_base", "objective/kl_base")]
-        rows.append(line + [f"{x:.2f}" if x is not None else "" for x in training] + [""] * (2 - len(training)))
-    note = "log π_base and KL: mean over the last 20 steps of a run, on training problems, nats a response."
+        line += [Cell(evaluation.percent("pass_at_1", "strict")), spent(evaluation)]
+        rows.append(line + training_columns(evaluation))
+    note = "log π_base and KL: mean over the last 20 steps of the run, on training problems, nats per response."
     return [Table("Other results", header, rows, [note])] if rows else []
+
+
+def spent(evaluation: Evaluation) -> str:
+    try:
+        return f"{mean(evaluation.files, 'spent')[0]:.1f}"
+    except (Missing, Broken):  # a summary may be kept without its results files
+        return ""
+
+
+def training_columns(evaluation: Evaluation) -> list[str]:
+    """log pi_base and KL at the end of the training run, if this is its last checkpoint."""
+    folder = next((f for f in evaluation.folder.parents if (f / "args.json").exists()), None)
+    if folder is None or not (folder / "metrics.jsonl").exists():
+        return ["", ""]
+    run = TrainingRun(folder)
+    if evaluation.step != run.args["num_steps"]:
+        return ["", ""]
+    values = [mean_of_last(run, key) for key in ("objective/logp_base", "objective/kl_base")]
+    return ["" if value is None else f"{value:.2f}" for value in values]
 
 
 # --- the program -----------------------------------------------------------------------------------------------------
@@ -131,18 +142,19 @@ def missing_lines(results: Results) -> list[str]:
 
 
 def main(args: Args) -> int:
-    """Writes the report; gives the exit code."""
+    """Writes the report and returns the exit code."""
     absent = [str(root) for root in args.runs if not root.is_dir()]
     unknown = sorted(set(args.tables) - {2, *TABLES})
     if unknown:
         raise ValueError(f"--tables {unknown[0]}: the paper's tables with results are 2 to 12.")
-    results = Results(args.runs)
-    if args.has:
-        lacks = results.lacks(args.has)
-        print("\n".join(lacks) or f"{args.has}: has its results")
-        return int(bool(lacks))
     if absent:
         raise ValueError(f"{', '.join(absent)}: no such folder. Give folders with runs, such as runs/paper.")
+    results = Results(args.runs)
+    if results.is_empty():
+        raise ValueError(
+            f"{', '.join(map(str, args.runs))}: there is nothing to report yet, neither results (summary.json) nor a "
+            "training run (metrics.jsonl). Run rows first, for instance with bash benchmark/tables/table_03_04.sh."
+        )
     from benchmark.report import figures  # here, because matplotlib takes a second
 
     tables = [view for n in args.tables for view in (table_2(results) if n == 2 else table_views(results, n))]
@@ -152,7 +164,10 @@ def main(args: Args) -> int:
     images = figures.draw_all(results, args.tables, output / "figures")
     wanted = {row.name for row in wanted_rows(args.tables)}
     complete = len([name for name in wanted if name not in results.faults])
-    summary = f"{complete} of {len(wanted)} rows complete; read from {', '.join(map(str, args.runs))}."
+    summary = f"{complete} of {len(wanted)} rows of these tables have their results; read from "
+    summary += f"{', '.join(map(str, args.runs))}."
+    if wanted and not complete:
+        summary += " None of our rows is complete: numbers in grey italics are the paper's, not ours."
     lines = missing_lines(results)
     Page("Beyond Distribution Sharpening: ours beside the paper's", [summary, LEGEND], tables, images, lines).write(
         output, "report"

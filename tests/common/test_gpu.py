@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmark.speed.random_model import SHAPES
-from benchmark.speed.random_model import main as make_model
 from conftest import tiny_model
 from test_logprob import make_rollout, reference
 from test_memory import settings, train_fifty_steps
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmark.speed.random_model import SHAPES
+from benchmark.speed.random_model import main as make_model
 from common.logprob import base_logprobs, load_model, pack, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import start_processes
