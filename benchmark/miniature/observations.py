@@ -52,7 +52,7 @@ import tyro
 
 from benchmark.report import figures
 from benchmark.report.page import Page, Table
-from benchmark.report.results import Missing, Sample, TrainingRun, mean, pass_at, read_json
+from benchmark.report.results import Missing, ResultsFile, TrainingRun, mean, read_json
 from common.run import write_json
 
 MARGIN, BRIDGE = 2.0, 5.0  # points of accuracy
@@ -90,8 +90,8 @@ class Accuracy:
         return sum(self.by_problem.values()) / len(self.by_problem)
 
 
-def accuracy(samples: list[Sample]) -> Accuracy:
-    rows = [{id: 100 * right / s.n for id, right in zip(s.ids, s.right["authors"], strict=True)} for s in samples]
+def accuracy(samples: list[ResultsFile]) -> Accuracy:
+    rows = [{id: 100 * right / s.n for id, right in zip(s.ids, s.right, strict=True)} for s in samples]
     by_problem = {id: sum(row[id] for row in rows) / len(rows) for id in rows[0]}
     return Accuracy(by_problem, [sum(row.values()) / len(row) for row in rows])
 
@@ -112,7 +112,7 @@ def better(a: Accuracy, b: Accuracy) -> bool:
     return exceeds(difference(a, b))
 
 
-read_sample = cache(Sample)  # a file is asked for by several verdicts, tables and figures
+read_results = cache(ResultsFile)  # several verdicts, tables and figures ask for the same file
 
 
 class Measured:
@@ -127,10 +127,10 @@ class Measured:
             raise Missing(f"{self.folder}/{pattern}: {len(paths)} of these")
         return paths[0]
 
-    def sample(self, name: str, pattern: str = "toy*_test__n*__seed1.json") -> Sample:
-        return read_sample(self.only(f"results/{name}/{pattern}"))
+    def sample(self, name: str, pattern: str = "toy*_test__n*__seed1.json") -> ResultsFile:
+        return read_results(self.only(f"results/{name}/{pattern}"))
 
-    def samples(self, name: str) -> list[Sample]:
+    def samples(self, name: str) -> list[ResultsFile]:
         """The last checkpoint of a run, or of the runs of a name with three seeds; or results without training."""
         return [self.sample(each) for each in self.names(name)]
 
@@ -148,13 +148,13 @@ class Measured:
     def runs(self, name: str) -> list[TrainingRun]:
         return [self.run(each) for each in self.names(name)]
 
-    def power(self, name: str) -> Sample:
+    def power(self, name: str) -> ResultsFile:
         return self.sample(name, "power_*__seed1.json")
 
-    def beam(self, width: int, level: str, penalty: int = 0) -> Sample:
+    def beam(self, width: int, level: str, penalty: int = 0) -> ResultsFile:
         return self.sample(f"beam{width}", f"{level}_test__beam{width}__penalty{penalty}__transformers.json")
 
-    def guesses(self, samples: list[Sample]) -> float:
+    def guesses(self, samples: list[ResultsFile]) -> float:
         """Share of responses that are guesses, per cent."""
         from common.toy import response_kind
 
@@ -169,6 +169,8 @@ class Measured:
         """The exact optimum of every objective on its base, by the name of its row; kept in optima.json."""
         path = self.folder / "optima.json"
         if not path.exists():
+            from benchmark.miniature.optima import compute_optima  # imports torch
+
             write_json(path, compute_optima(self.folder))
         return read_json(path)
 
@@ -179,43 +181,6 @@ class Measured:
 def grid_name(alpha: float, beta: str) -> str:
     """The row of an alpha and beta; those that have three seeds by their first."""
     return {(2, "inf"): "tempered_seed1", (2, "0.1"): "tilted_seed1"}.get((alpha, beta), f"alpha{alpha:g}_beta{beta}")
-
-
-def compute_optima(folder: Path, problems: int = 200, samples: int = 48) -> dict[str, dict]:
-    """48 responses a problem at a temperature near the optimum's, and the ten guesses enumerated (common/toy.py)."""
-    from dataclasses import asdict
-
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from common.data import load_problems, render_prompts
-    from common.rollout import start_sampler
-    from common.toy import optimum_candidates, toy_path, toy_problems, true_optimum
-
-    sets = {("toy", "toy", False): POWERS | {grid_name(a, b): (a, float(b)) for a, b in GRID}}
-    sets["toy", "toy", True] = {f"{name}_fixed": power for name, power in POWERS.items()}
-    sets["toy", "toy_hard", False] = {f"{name}_hard": POWERS[name] for name in ("task", "sharpen")}
-    for shares in OTHERS:
-        sets[shares, "toy", False] = {f"{name}_{shares}": POWERS[name] for name in ("task", "sharpen")}
-    found = {}
-    for (base, level, fixed), objectives in sets.items():
-        path = toy_path() if base == "toy" else (folder / base).resolve()
-        model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-        window = 96 if level == "toy_hard" else 64
-        sampler = start_sampler("transformers", path, window, max_num_seqs=1024)
-        chosen = load_problems(f"{level}_test")[:problems]
-        rendered = render_prompts(tokenizer, chosen, "common/prompts/bare.txt")
-        for temperature in sorted({1 / min(alpha, 4.0) for alpha, _ in objectives.values()}):
-            rollout = sampler.generate(rendered, samples, window, seed=1, temperature=temperature, fixed_length=fixed)
-            candidates = optimum_candidates(
-                model, tokenizer, toy_problems(level, "test")[:problems], rollout.responses, temperature, not fixed
-            )
-            for name, (alpha, beta) in objectives.items():
-                if temperature == 1 / min(alpha, 4.0):
-                    best = asdict(true_optimum(candidates, alpha, beta))
-                    best["accuracies"] = dict(zip([p.id for p in chosen], best["accuracies"], strict=True))
-                    found[name] = best
-            print(f"optima: {base}, {level}, {'fixed' if fixed else 'variable'}, T = {temperature:g}", flush=True)
-    return found
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -407,6 +372,11 @@ def training_rows(quick: bool) -> list[tuple[str, str, str]]:
     return rows
 
 
+def pass_at_16(samples: list[ResultsFile]) -> str:
+    """Pass@16 in per cent, averaged over seeds."""
+    return f"{np.mean([sample.percent('pass_at_16')[0] for sample in samples]):.1f}"
+
+
 def training_table(m: Measured, quick: bool) -> Table:
     header = ["Run", "Seeds", "Pass@1", "over Base", "Pass@16", "Guesses %", "Tokens", "log π_base", "Best (step)"]
     header += ["Pass@1 at T = 1/α", "Optimum: Pass@1", "Guesses %", "Tokens", "log π_base", "ESS"]
@@ -419,10 +389,10 @@ def training_table(m: Measured, quick: bool) -> Table:
             line = [
                 f"Base, {base[5:].replace('_', ' ')}".removesuffix(", "),
                 "",
-                plus_minus(pass_at(samples, 1, "authors")),
+                plus_minus(samples[0].percent("pass_at_1")),
                 "",
             ]
-            line += [f"{pass_at(samples, 16, 'authors')[0]:.1f}", f"{m.guesses(samples):.1f}"]
+            line += [pass_at_16(samples), f"{m.guesses(samples):.1f}"]
             rows.append(line + [f"{mean(samples, 'spent')[0]:.1f}", f"{mean(samples, 'logp')[0]:.2f}"] + [""] * 7)
         samples, runs, row = m.samples(name), m.runs(name), m.accuracy(name)
         best = [max(zip(*reversed(run.curve("eval/authors")), strict=True)) for run in runs]
@@ -430,7 +400,7 @@ def training_table(m: Measured, quick: bool) -> Table:
         logp = np.mean([np.mean(run.curve("objective/logp_base")[1][-5:]) for run in runs])
         line = [label, " ".join(f"{x:.1f}" for x in row.by_seed) if len(row.by_seed) > 1 else ""]
         line += [plus_minus(difference(row)), points(difference(row, m.accuracy(base)))]
-        line += [f"{pass_at(samples, 16, 'authors')[0]:.1f}", f"{m.guesses(samples):.1f}"]
+        line += [pass_at_16(samples), f"{m.guesses(samples):.1f}"]
         line += [f"{mean(samples, 'spent')[0]:.1f}", f"{logp:.2f}"]
         line.append(", ".join(f"{100 * value:.1f} ({step})" for value, step in best))
         line.append(plus_minus(difference(accuracy(cool))) if cool else "")
@@ -452,11 +422,11 @@ def training_table(m: Measured, quick: bool) -> Table:
 def inference_table(m: Measured) -> Table:
     header = ["Method", "Easy: Pass@1", "log π_base", "Tokens", "Hard: Pass@1", "log π_base", "Tokens"]
 
-    def three(sample: Sample | None) -> list[str]:
+    def three(sample: ResultsFile | None) -> list[str]:
         if sample is None:
             return [""] * 3
         logp, spent = (mean([sample], name)[0] for name in ("logp", "spent"))
-        return [plus_minus(pass_at([sample], 1, "authors")), f"{logp:.2f}", f"{spent:.0f}"]
+        return [plus_minus(sample.percent("pass_at_1")), f"{logp:.2f}", f"{spent:.0f}"]
 
     pairs = [
         (f"T = {t}", *(m.sample(f"{base}_T{t}") for base in ("base", "base_hard"))) for t in ("0.8", "0.5", "0.25")
@@ -495,7 +465,7 @@ def pass_at_k_table(m: Measured) -> Table:
     for level, names in PASS_AT_K.items():
         curves = {}
         for label, name in names.items():
-            curves[label] = [pass_at([m.sample(name)], k, "authors") for k in KS]
+            curves[label] = [m.sample(name).percent(f"pass_at_{k}") for k in KS]
             rows.append([f"{label}, {level}", *map(plus_minus, curves[label])])
         for label, curve in list(curves.items())[1:]:
             over = [k for k, (ours, _), (base, _) in zip(KS, curve, curves["Base"], strict=True) if base > ours]
@@ -527,7 +497,7 @@ def likelihood_figure(m: Measured, album: figures.Album) -> None:
     )
     for label, colour, marker, samples in kinds:
         x = [mean([sample], "logp")[0] for sample in samples]
-        y = [pass_at([sample], 1, "authors")[0] for sample in samples]
+        y = [sample.percent("pass_at_1")[0] for sample in samples]
         ax.plot(x, y, color=colour, marker=marker, mec="black", ls=":", label=label)
     for name, label in METHODS.items():
         (colour, marker), optimum = STYLES[name], m.optima[name]
@@ -555,14 +525,14 @@ def likelihood_figure(m: Measured, album: figures.Album) -> None:
 def inference_figure(m: Measured, album: figures.Album) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for mode, marker, style in zip(MODES, "Dsv^", ("-", "--", ":", "-."), strict=True):
-        found = [pass_at([m.power(f"power_{mode}_{k}")], 1, "authors") for k in MOVES]
+        found = [m.power(f"power_{mode}_{k}").percent("pass_at_1") for k in MOVES]
         left.errorbar(range(4), *zip(*found, strict=True), marker=marker, ls=style, label=mode, capsize=2)
     left.axhline(m.optimum("tempered").value, color="black", ls=(0, (5, 2)), lw=1, label="exact optimum, α 2")
     left.set_xticks(range(4), [str(k) for k in MOVES])
     left.set(xlabel="moves of whole answers", ylabel="Pass@1, %", title="Power sampling, α 2")
     left.legend()
     for level, colour, marker in (("toy", figures.BLUE, "o"), ("toy_hard", figures.RED, "s")):
-        found = [pass_at([m.beam(w, level)], 1, "authors") for w in BEAMS]
+        found = [m.beam(w, level).percent("pass_at_1") for w in BEAMS]
         name = "hard" if "hard" in level else "easy"
         right.errorbar(
             range(4), *zip(*found, strict=True), color=colour, marker=marker, capsize=2, label=f"{name} level"
@@ -602,7 +572,7 @@ def pass_at_k_figure(m: Measured, album: figures.Album) -> None:
     for ax, (level, names) in zip(axes, PASS_AT_K.items(), strict=True):
         for (label, name), style in zip(names.items(), ("-", "--", ":", "-."), strict=False):
             colour, marker = STYLES[name.split("_")[0] if label != "Base" else "Base"]
-            found = [pass_at([m.sample(name)], k, "authors") for k in KS]
+            found = [m.sample(name).percent(f"pass_at_{k}") for k in KS]
             ax.errorbar(
                 KS, *zip(*found, strict=True), color=colour, marker=marker, ls=style, ms=5, capsize=2, label=label
             )

@@ -10,8 +10,10 @@ import pytest
 from benchmark.miniature import observations
 from benchmark.miniature.observations import Accuracy, Measured, difference, exceeds
 from benchmark.report.results import Missing, TrainingRun
+from common.evaluate import aggregate
 
 PROBLEMS = 40
+KS = [2**i for i in range(9)]
 CURVE = [50, 60, 60]  # validation accuracy at steps 0, 10, 20
 
 
@@ -35,9 +37,15 @@ def put(folder: Path, name: str, per_cent: float, file: str = "toy_test__n16__se
     ]
     path = folder / "results" / name / f"{file}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"versions": {"torch": "2"}, "problems": problems}))
+    metrics = {"authors": problem_means(problems)}
+    path.write_text(json.dumps({"versions": {"torch": "2"}, "metrics": metrics, "problems": problems}))
     lines = [{"settings": {}}, *({"responses": ["\\boxed{0}"] * n} for _ in problems)]
     path.with_suffix(".responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def problem_means(problems: list[dict]) -> dict[str, float]:
+    """The metrics of these problems as common/evaluate.py has them."""
+    return aggregate([p["id"] for p in problems], [{f"pass_at_{k}": float(p["authors"][0]) for k in KS} for p in problems])
 
 
 def put_run(folder: Path, name: str, validation: list[float], rises: bool = True) -> None:
