@@ -26,14 +26,14 @@ from typing import Literal
 
 import numpy as np
 import torch.distributed as dist
-from transformers import AutoTokenizer
 
 from common.branching import run_branching
-from common.data import Problem, load_datasets
+from common.data import Problem, load_datasets, load_tokenizer
 from common.evaluate import ResponsesFile, grade_records, identity, new_record, results_dir, write_results
 from common.grading import Grader
 from common.rollout import start_sampler, stop_token_ids
 from common.run import compute_dtype, resolve_model, start, start_processes
+from common.run.arguments import AtLeastTwo, FiniteFloat, NonNegativeInt, PositiveInt, check_arguments
 
 
 @dataclass
@@ -42,13 +42,13 @@ class Args:
     """Hugging Face id or folder; toy for the built-in miniature"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    num_beams: int = 4
+    num_beams: PositiveInt = 4
     """W, beams a problem; 1 is greedy decoding"""
-    length_penalty: list[float] = field(default_factory=lambda: [0.0])
+    length_penalty: list[FiniteFloat] = field(default_factory=lambda: [0.0])
     """one or several exponents of the length; several cost no more than the costliest alone"""
     rule: Literal["transformers", "vllm-0.11"] = "transformers"
     """which beam search, see above"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """window: prompt and response together"""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM on a GPU, transformers on a CPU"""
@@ -58,18 +58,21 @@ class Args:
     """wording of the prompt, with {problem}; empty for the one that belongs to the data set"""
     examples_file: str = ""
     """worked examples (.jsonl with problem and solution) before every problem"""
-    limit: int | None = None
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+    limit: PositiveInt | None = None
     """only the first so many problems"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    num_grading_workers: int = 0
+    num_grading_workers: NonNegativeInt = 0
     """grading processes; 0 for one a core, at most 16"""
 
     def __post_init__(self):
-        if self.num_beams < 1:
-            raise ValueError(f"--num-beams {self.num_beams} must be at least 1.")
-        if not self.length_penalty or not all(map(math.isfinite, self.length_penalty)):
-            raise ValueError("--length-penalty must be one or several finite numbers.")
+        check_arguments(self)
+        if not self.length_penalty:
+            raise ValueError("--length-penalty needs one or several numbers.")
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -199,8 +202,8 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     instead of a new one, and left open."""
     device = start_processes(seed=0)
     rank, world = dist.get_rank(), dist.get_world_size()
-    model = resolve_model(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    model = resolve_model(args.model, args.max_total_tokens)
+    tokenizer = load_tokenizer(model)
     stop_ids = [tokenizer.eos_token_id] if args.rule == "vllm-0.11" else stop_token_ids(model, tokenizer)
     rule = Rule(args.rule, args.num_beams, frozenset(stop_ids))
     work = []

@@ -43,14 +43,14 @@ from typing import Literal
 
 import numpy as np
 import torch.distributed as dist
-from transformers import AutoTokenizer
 
 from common import evaluate
-from common.data import load_datasets
+from common.data import load_datasets, load_tokenizer
 from common.evaluate import ResponsesFile, print_table, results_dir, summarise, write_results
 from common.grading import Grader
 from common.rollout import Request, Sample, problem_word, start_sampler, stop_token_ids, uniforms
-from common.run import Positive, resolve_model, start, start_processes, write_json
+from common.run import resolve_model, start, start_processes, write_json
+from common.run.arguments import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, check_arguments
 from common.tasks import sample_problems
 
 LEAST_WEIGHT = 1e-3  # nats; with --cut entropy every place is cut now and then
@@ -59,19 +59,19 @@ LEAST_WEIGHT = 1e-3  # nats; with --cut entropy every place is cut now and then
 @dataclass
 class Args:
     # --- method ---
-    alpha: Positive = 4.0
+    alpha: PositiveFloat = 4.0
     """power of the base model in the target (paper: 1, 1.25, 2, 4); proposals have temperature 1/alpha"""
     mode: Literal["exact", "karan-du", "mh-llm", "mh-llm-signfix"] = "exact"
     """exact, or a published program with its defects"""
     method: Literal["mh", "smc"] = "mh"
     """mh: Markov chains; smc: particles"""
-    num_moves: int = 10
+    num_moves: NonNegativeInt = 10
     """moves a block, or in all without blocks (paper: 10); more come nearer to the target and cost in proportion"""
-    block_size: int | None = None
+    block_size: NonNegativeInt | None = None
     """tokens, 0 for no blocks; default: 0 for exact chains, else a 16th of the window (paper: 128 of 2048)"""
     cut: Literal["uniform", "entropy"] = "uniform"
     """law of the cut: uniform (paper), or in proportion to the entropy of the next token, where answers part"""
-    num_particles: int = 8
+    num_particles: PositiveInt = 8
     """particles of smc, for each of the n answers"""
 
     # --- model and data ---
@@ -79,19 +79,23 @@ class Args:
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    n: int = 16
+    n: PositiveInt = 16
     """answers a problem, each with a chain, or particles, of its own"""
-    repeats: int = 1
+    repeats: PositiveInt = 1
     """independent runs, with seeds seed, seed + 1, ..."""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the first repeat"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
     prompt_file: str = ""
     """wording of the prompt, with {problem}; empty for the one that belongs to the data set"""
     examples_file: str = ""
     """worked examples (.jsonl with problem and solution) before every problem"""
-    limit: int | None = None
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+    limit: PositiveInt | None = None
     """only the first so many problems"""
 
     # --- speed and output ---
@@ -99,16 +103,15 @@ class Args:
     """auto: vLLM on a GPU, transformers on a CPU"""
     deterministic: bool = False
     """vllm: draw proposals by counter too: the same answers whatever else runs, as far as its kernels allow; slower"""
-    num_grading_workers: int = 0
+    num_grading_workers: NonNegativeInt = 0
     """grading processes; 0 for one a core, at most 16"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, else results/<model>"""
 
     def __post_init__(self):
-        if min(self.n, self.repeats, self.num_particles) < 1 or min(self.num_moves, self.block_size or 0) < 0:
-            raise ValueError("--n, --repeats, --num-particles must be at least 1, --num-moves, --block-size at least 0")
         if math.isinf(self.alpha):
             raise ValueError("--alpha must be finite; for the most likely answer use beam_eval.py.")
+        check_arguments(self)
         if self.mode != "exact" and (self.method == "smc" or self.cut == "entropy"):
             raise ValueError(f"--mode {self.mode} has Markov chains and uniform cuts: leave out --method and --cut.")
         if self.block_size is None:
@@ -180,7 +183,7 @@ class Task:
         return bool(chain.y.tokens) and chain.y.tokens[-1] in self.stop_ids
 
     def uniforms(self, chain: Chain, count: int, stream: int) -> np.ndarray:
-        return uniforms(self.seed, self.step, self.word, chain.index, count, stream)
+        return uniforms(self.seed, self.step, self.word, chain.index, count, f"power {stream}")
 
     def propose(self, asked: list[tuple[Chain, int, int]]) -> Iterator[list[Request]]:
         """For each (chain, cut, end) the chain's answer with all from its cut on drawn anew from q, up to that end."""
@@ -269,8 +272,8 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Samples, and returns the rows of the reports. A sampler or grader that is given is used instead of a new one, and
     left open."""
     device = start_processes(args.seed)
-    model, folder = resolve_model(args.model), results_dir(args.model, args.output_dir)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    model, folder = resolve_model(args.model, args.max_total_tokens), results_dir(args.model, args.output_dir)
+    tokenizer = load_tokenizer(model)
     law = ("smc" if args.method == "smc" else args.mode) + "_entropy_cut" * (args.cut == "entropy")
     name = f"power_{law}_alpha{args.alpha:g}"
     keys = ("alpha", "mode", "method", "num_moves", "block_size", "cut", "num_particles", "n")

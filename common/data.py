@@ -7,6 +7,7 @@ A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, 
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -16,12 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import TemplateError
+from tqdm import tqdm
 
 from common.grading import last_box
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
+# Keys of the generators that a training seed starts: numbers that are drawn for different purposes are independent.
+# No key is 0, because numpy takes [seed] and [seed, 0] for the same seed.
+EPOCH_KEY, SUBSET_KEY, OBJECTIVE_KEY = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,16 @@ class Problem:
     def group(self) -> str:
         """Repeats of a problem share their group: standard errors count them as one problem, not as several."""
         return self.repeat_of or self.id
+
+
+def is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Prints a line once, however many processes there are."""
+    if is_first_process():
+        print(line, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ data sets
@@ -133,7 +149,7 @@ def problems_from_hub(name: str) -> list[Problem]:
         ) from error
     problems = problems_from_rows(name, rows)
     if len(problems) < len(rows):
-        print(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
+        say(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
     return problems
 
 
@@ -242,12 +258,28 @@ def validation_of(name: str) -> list[Problem]:
     raise ValueError(f"no validation problems are known for {name!r}: name some with --validation-dataset")
 
 
+def load_training(tokenizer, args) -> tuple[list[Problem], list[list[int]]]:
+    """Returns the training problems of a script's `args` that fit the window, and their prompts as token ids.
+
+    Prints how many problems each epoch leaves out. Raises ValueError if a batch needs more problems than there are.
+    """
+    problems, prompts = load_prompts(tokenizer, load_problems(args.dataset), args)
+    batch_indices(len(problems), args.num_problems, args.seed, step=0)  # raises ValueError if there are too few
+    left_out = len(problems) % args.num_problems
+    if left_out:
+        say(
+            f"training set: {len(problems)} problems, {len(problems) // args.num_problems} batches of "
+            f"{args.num_problems} an epoch; each epoch leaves out {left_out} problems, drawn anew"
+        )
+    return problems, prompts
+
+
 def load_validation(args) -> list[Problem]:
     """Gives the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems
-    chosen = np.random.default_rng(args.seed).permutation(len(problems))[: args.validation_size]
+    chosen = np.random.default_rng([args.seed, SUBSET_KEY]).permutation(len(problems))[: args.validation_size]
     return [problems[i] for i in sorted(chosen)]
 
 
@@ -290,43 +322,95 @@ def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
     return [(row["problem"], row["solution"]) for _, row in rows]
 
 
-def render_prompts(
-    tokenizer, problems: list[Problem], prompt_file: str | Path, examples_file: str | Path | None = None
-) -> list[list[int]]:
-    """Gives the token ids of each problem's prompt, ready for a response to follow.
+def load_tokenizer(path: str):
+    """Returns the tokenizer of a model folder or Hugging Face id. Raises ValueError, in one line, if there is none."""
+    from transformers import AutoTokenizer  # here, because it takes seconds and data sets do not need it
 
-    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat
-    template; a tokenizer without one gets the turns as plain text with a blank line between. BOS comes once: as the
-    template writes it, or else if this tokenizer puts one before any text. Templates that print the day's date (Llama)
-    print a fixed one, so that prompts stay the same. Raises ValueError for a prompt or examples file of no use.
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        usable = bool(tokenizer.encode("1", add_special_tokens=False))  # transformers makes an empty one for some types
+    except (OSError, ValueError, KeyError, ImportError):
+        usable = False
+    if not usable:
+        raise ValueError(f"--model {path} has no tokenizer that can be read: put its tokenizer.json there.")
+    return tokenizer
+
+
+def read_template_kwargs(chat_template_kwargs: str) -> dict:
+    """Returns the arguments that a JSON object has for the chat template. Raises ValueError for any other text."""
+    try:
+        arguments = json.loads(chat_template_kwargs or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"--chat-template-kwargs {chat_template_kwargs}: must be a JSON object, such as "
+            "'{\"enable_thinking\": false}'."
+        )
+    return arguments
+
+
+def render_prompts(
+    tokenizer,
+    problems: list[Problem],
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> list[list[int]]:
+    """Returns the token ids of each problem's prompt, ready for a response to follow.
+
+    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns and, at the very
+    beginning, a system turn if `system_prompt` is not empty, through the chat template, which also gets the arguments
+    in the JSON object `chat_template_kwargs`. A tokenizer without a template gets the turns as plain text with a blank
+    line between. BOS comes once: as the template writes it, or else if this tokenizer puts one before any text.
+    Templates that print the day's date (Llama) print a fixed one, so that prompts stay the same. Raises ValueError for
+    a prompt or examples file of no use, and for what the chat template refuses or has no use for.
     """
     wording = load_wording(prompt_file)
-    earlier = []
+    options = read_template_kwargs(chat_template_kwargs)
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    unread = [name for name in options if name not in template]
+    if unread:
+        raise ValueError(f"--chat-template-kwargs: this model's chat template reads no {unread[0]!r}; leave it out.")
+    earlier = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for problem, solution in load_examples(examples_file):
         earlier += [
             {"role": "user", "content": wording.replace("{problem}", problem)},
             {"role": "assistant", "content": solution},
         ]
-    texts = []
-    for problem in problems:
-        turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
-        if tokenizer.chat_template:
-            template_options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"}
-            texts.append(tokenizer.apply_chat_template(turns, tokenize=False, **template_options))
-        else:
-            texts.append("\n\n".join(turn["content"] for turn in turns))
-    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    prompts = []
+    with tqdm(total=len(problems), desc="prompts", delay=2, disable=not is_first_process()) as progress:
+        for first in range(0, len(problems), 1000):
+            texts = []
+            for problem in problems[first : first + 1000]:
+                turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
+                texts.append(apply_template(tokenizer, turns, options))
+            prompts += tokenizer(texts, add_special_tokens=False)["input_ids"]
+            progress.update(len(texts))
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
     return [[bos, *ids] if adds_bos and ids[:1] != [bos] else ids for ids in prompts]
 
 
+def apply_template(tokenizer, turns: list[dict], options: dict) -> str:
+    """Returns a conversation as text, up to where the response begins. Raises ValueError if the template refuses it."""
+    if not tokenizer.chat_template:
+        return "\n\n".join(turn["content"] for turn in turns)
+    options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"} | options
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    except (TypeError, TemplateError) as error:
+        raise ValueError(f"the chat template of this model refuses the conversation: {error}") from error
+
+
 def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems that fit the window of a training script's `args`, and their prompts as token ids."""
+    """Returns the problems that fit the window of a training script's `args`, and their prompts as token ids."""
     prompt_file = args.prompt_file or prompt_file_of(args.dataset)
-    return fit_window(
-        problems, render_prompts(tokenizer, problems, prompt_file, args.examples_file), args.max_total_tokens
+    prompts = render_prompts(
+        tokenizer, problems, prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs
     )
+    return fit_window(problems, prompts, args.max_total_tokens)
 
 
 def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
@@ -346,19 +430,29 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
             )
         named[problems[0].dataset] = name
         prompt_file = args.prompt_file or prompt_file_of(name)
+        prompt = prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs
         what = {
             "dataset": problems[0].dataset,
             "problems_hash": short_hash([[p.id, p.problem, p.answer, p.level, p.subject] for p in problems]),
-            "prompt_hash": prompt_hash(prompt_file, args.examples_file),
-            "template_hash": short_hash(render_prompts(tokenizer, problems[:1], prompt_file, args.examples_file)),
+            "prompt_hash": prompt_hash(*prompt),
+            "template_hash": short_hash(render_prompts(tokenizer, problems[:1], *prompt)),
         }
         problems, prompts = load_prompts(tokenizer, problems[: args.limit], replace(args, dataset=name))
         yield problems, prompts, what
 
 
-def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
-    """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
-    return short_hash([load_wording(prompt_file), load_examples(examples_file)])
+def prompt_hash(
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> str:
+    """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
+    template's arguments; every result records them."""
+    content = [load_wording(prompt_file), load_examples(examples_file)]
+    if system_prompt or chat_template_kwargs:
+        content += [system_prompt, read_template_kwargs(chat_template_kwargs)]
+    return short_hash(content)
 
 
 def short_hash(content) -> str:
@@ -384,7 +478,7 @@ def fit_window(
         )
     if too_long:
         more = f" and {len(too_long) - 20} more" if len(too_long) > 20 else ""
-        print(
+        say(
             f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response "
             f"in {max_total_tokens} tokens: {', '.join(too_long[:20])}{more}"
         )
@@ -396,14 +490,18 @@ def fit_window(
 
 
 def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Gives the `batch_size` problem indices of training step `step` (from 0), a pure function of its arguments.
+    """Returns the `batch_size` problem indices of training step `step` (from 0), all different.
 
-    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is
-    drawn from a shared generator, so a resumed run and every process of a parallel one see the same batches.
+    Every epoch is a new order of all problems, cut into num_problems // batch_size batches. The remainder,
+    num_problems % batch_size problems, is left out of that epoch, other ones in every epoch, and the next epoch starts
+    afresh: so no batch spans two epochs. The result depends on the arguments alone, so that a resumed run and every
+    process of a parallel one see the same batches. Raises ValueError for fewer problems than a batch has.
     """
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(num_problems)
-        for epoch in {position // num_problems for position in positions}
-    }
-    return [int(orders[position // num_problems][position % num_problems]) for position in positions]
+    if num_problems < batch_size:
+        raise ValueError(
+            f"--num-problems {batch_size}: the training set has only {num_problems} problems of use, and a batch never "
+            f"holds a problem twice; choose --num-problems {num_problems} or fewer."
+        )
+    epoch, batch = divmod(step, num_problems // batch_size)
+    order = np.random.default_rng([seed, EPOCH_KEY, epoch]).permutation(num_problems)
+    return order[batch * batch_size : (batch + 1) * batch_size].tolist()

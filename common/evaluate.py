@@ -40,14 +40,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import cached_file
 
 from common import rollout
-from common.data import Problem, load_datasets, short_hash
+from common.data import Problem, load_datasets, load_tokenizer, short_hash
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
 from common.run.checkpoint import read_json, write_json
 
 VERDICTS = ("authors", "strict")
@@ -71,15 +72,15 @@ class Args:
     """with --run, one or several of its checkpoints: last, best_authors, best_held_out, or a name like step_000100"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    n: int = 16
+    n: PositiveInt = 16
     """samples a problem"""
-    repeats: int = 1
+    repeats: PositiveInt = 1
     """independent evaluations, with seeds seed, seed + 1, ..."""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the first repeat"""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """sampling temperature; 0 is greedy, with --n 1"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
     sampler: str = "auto"
     """auto, vllm or transformers; auto is vllm on a GPU"""
@@ -87,14 +88,23 @@ class Args:
     """wording of the prompt, with {problem} in it; default: the data set's own"""
     examples_file: str | None = None
     """worked examples that go before the problem (.jsonl with problem and solution)"""
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """only the first so many problems"""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: int = 0
+    num_grading_workers: NonNegativeInt = 0
     """grading processes; 0 for one a core, at most 16"""
+
+    def __post_init__(self):
+        check_arguments(self)
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
 
 
 # ---------------------------------------------------------------- sampling and grading
@@ -113,6 +123,7 @@ def sample_and_grade(
     seed: int,
     step: int = 0,
     temperature: float = 1.0,
+    stream: str = "evaluate",
 ) -> list[dict]:
     """Returns a record (see above) per problem, with n samples each."""
     start = time.perf_counter()
@@ -124,6 +135,7 @@ def sample_and_grade(
         step=step,
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
+        stream=stream,
     )
     texts = sampled.texts(tokenizer, stop_ids)
     logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
@@ -187,7 +199,7 @@ def grade_records(grader: Grader, problems: Sequence[Problem], records: list[dic
         record["classes"] = row
 
 
-def evaluate(
+def evaluate_rows(
     sampler,
     tokenizer,
     problems: Sequence[Problem],
@@ -200,29 +212,40 @@ def evaluate(
     seed: int,
     step: int = 0,
     temperature: float = 1.0,
+    stream: str = "evaluate",
     verdict: str = "authors",
-) -> dict[str, float]:
-    """Gives the metrics of n samples a problem, the same on every rank; each rank samples its share of the problems.
-
-    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
-    timed_out_frac (of grading), and `authors` and `honest`: pass_at_1 over the problems of that selection
-    (common/data.py), absent if there are none. Each has its standard error in <key>_se. `prompts` as from `fit_window`;
-    the sampler is awake and its weights are pushed.
+) -> list[tuple[Problem, dict[str, float]]]:
+    """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
+    samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step)
+    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step, stream=stream)
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
         records = sample_and_grade(sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings)
-    rows = [problem_metrics(record, verdict) for record in records]
-    if world > 1:
-        mine, rows = gather(mine), gather(rows)
-    metrics = aggregate([problem.group for problem in mine], rows)
-    for name in ("authors", "honest"):
-        chosen = [
-            (p.group, {name: row["pass_at_1"]}) for p, row in zip(mine, rows, strict=True) if name in p.selections
-        ]
+    rows = [(problem, problem_metrics(record, verdict)) for problem, record in zip(mine, records, strict=True)]
+    return gather(rows) if world > 1 else rows
+
+
+def evaluate(*inputs, **settings) -> dict[str, float]:
+    """Returns the metrics of n samples a problem, the same on every rank; takes what `evaluate_rows` takes.
+
+    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
+    timed_out_frac (of grading), and `authors` and `held_out`: pass_at_1 over the problems of that selection
+    (common/data.py), absent if there are none. Each has its standard error in <key>_se.
+    """
+    rows = evaluate_rows(*inputs, **settings)
+    metrics = aggregate([problem.group for problem, _ in rows], [row for _, row in rows])
+    return metrics | selection_accuracy(rows)
+
+
+def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict[str, float]:
+    """Returns pass_at_1, and its standard error in <key>_se, over the problems that count for each choice of the best
+    checkpoint, `authors` and `held_out`; a selection without problems is absent."""
+    metrics = {}
+    for name in ("authors", "held_out"):
+        chosen = [(problem.group, {name: row["pass_at_1"]}) for problem, row in rows if name in problem.selections]
         if chosen:
             metrics |= aggregate(*zip(*chosen, strict=True))
     return metrics
@@ -231,15 +254,21 @@ def evaluate(
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Gives the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
-    so that two checkpoints differ by their weights alone."""
-    metrics = evaluate(
+    """Returns the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
+    so that two checkpoints differ by their weights alone. Each data set among the problems has figures of its own."""
+    rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
-        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,
+        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
     )  # fmt: skip
-    names = {key: f"eval/{problems[0].dataset}/{key}" for key in ("pass_at_1", "response_length")}
-    names |= {key: f"eval/{key}" for key in ("authors", "honest") if key in metrics}
-    return {name + se: metrics[key + se] for key, name in names.items() for se in ("", "_se")}
+    figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
+    for dataset in dict.fromkeys(problem.dataset for problem in problems):
+        chosen = [
+            (problem.group, {f"eval/{dataset}/{key}": row[key] for key in ("pass_at_1", "response_length")})
+            for problem, row in rows
+            if problem.dataset == dataset
+        ]
+        figures |= aggregate(*zip(*chosen, strict=True))
+    return figures
 
 
 # ---------------------------------------------------------------- metrics
@@ -544,16 +573,12 @@ class Work:
 def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
     and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
-    if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
-        raise ValueError("--n, --repeats and --batch-size must be at least 1, and --temperature at least 0.")
-    if args.temperature == 0 and args.n > 1:
-        raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
     models = checkpoints_of(args)
     device = start_processes(args.seed)
     rank = dist.get_rank()
-    paths = {model: resolve_model(model) for model in models}
+    paths = {model: resolve_model(model, args.max_total_tokens) for model in models}
     first = next(iter(paths.values()))  # the checkpoints of a run have one tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(first)
+    tokenizer = load_tokenizer(first)
     stop_ids = rollout.stop_token_ids(first, tokenizer)
     sets = list(load_datasets(tokenizer, args))
     shared = {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}
@@ -577,7 +602,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             if sampler is None:
                 options = dict(device=device, stop_ids=stop_ids)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
-                started.callback(sampler.close)
+                started.callback(rollout.shut_down, sampler)
             elif held != item.model:
                 sampler.push(weights(AutoModelForCausalLM.from_pretrained(paths[item.model], dtype="auto")))
             held = item.model
@@ -603,6 +628,7 @@ def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_
             stop_ids=stop_ids,
             seed=item.file.settings["seed"],
             temperature=args.temperature,
+            stream=f"evaluate {item.file.settings['dataset']}",
         )
         item.file.append(records)
         count = first + len(batch)

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
 from common.rollout import Rollout
 
+HALF = (torch.bfloat16, torch.float16)
 SUPPORTED = ("qwen2", "qwen3", "llama")  # whose attention and head were checked against transformers, see tests
 
 
@@ -33,7 +35,8 @@ class Packed:
     Attention takes b sequences. The queries of a response are its own tokens, and for the first of a group the
     prompt's, too, which stand before it in the row; its keys are the prompt's and its own."""
 
-    rows: list[int]  # (b,) which responses of the rollout
+    groups: list[int]  # which groups of the rollout
+    rows: torch.Tensor  # (b,) which responses of the rollout
     input_ids: torch.Tensor  # (1, S)
     position_ids: torch.Tensor  # (1, S) from 0 in each prompt, and on from its end in each response to it
     keys: torch.Tensor  # (K,) the position in S of each key, sequence by sequence
@@ -58,52 +61,77 @@ class Packed:
 
 
 def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu") -> Packed:
-    """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes
-    nothing, for a rank that has run out of work while others have not."""
+    """Packs whole groups of `rollout`. With no groups, returns a dummy row of two tokens and N = 0: a pass that costs
+    and changes nothing, for a rank that has run out of work while others have not.
+
+    The row is laid out with numpy. On a GPU the copies come from pinned memory, so that the host does not wait for what
+    the GPU has still to do."""
     size = rollout.group_size
-    rows, tokens, positions, keys, predictors, targets, segment, logp = [], [], [], [], [], [], [], []
-    cu_queries, cu_keys = [0], [0]
-    for group in groups:
-        prompt = range(len(tokens), len(tokens) + len(rollout.prompts[group]))
-        tokens += rollout.prompts[group]
-        positions += range(len(prompt))
-        for row in range(group * size, (group + 1) * size):
-            response = rollout.responses[row]
-            own = range(len(tokens), len(tokens) + len(response))
-            predictors += [prompt[-1], *own][: len(own)]  # the last prompt token predicts the first response token
-            keys += [*prompt, *own]
-            positions += range(len(prompt), len(prompt) + len(own))
-            tokens += response
-            targets += response
-            segment += [len(rows)] * len(own)
-            logp += rollout.sampler_logp[row]
-            rows.append(row)
-            cu_queries.append(len(tokens))
-            cu_keys.append(len(keys))
-    if not rows:
-        tokens, positions, keys, cu_queries, cu_keys = [0], [0], [0], [0, 1], [0, 1]
+    rows = [row for group in groups for row in range(group * size, (group + 1) * size)]
+    prompts, responses = [rollout.prompts[group] for group in groups], [rollout.responses[row] for row in rows]
+    pieces = [piece for g, prompt in enumerate(prompts) for piece in (prompt, *responses[g * size : (g + 1) * size])]
+    tokens = _flat(pieces, np.int64)  # (S,)
+    lengths = np.array([len(piece) for piece in pieces], np.int64).reshape(len(groups), 1 + size)
+    starts = (lengths.cumsum() - lengths.ravel()).reshape(lengths.shape)
+    prompt_start, prompt_length = np.repeat(starts[:, 0], size), np.repeat(lengths[:, 0], size)  # (b,) each
+    start, length = starts[:, 1:].ravel(), lengths[:, 1:].ravel()
 
-    def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    own = _ranges(start, length)  # (N,) the position in S of each response token
+    predictors = own - 1
+    first = (length.cumsum() - length)[length > 0]
+    predictors[first] = (prompt_start + prompt_length - 1)[length > 0]  # the prompt's last token predicts the first
+    positions_from = np.concatenate([np.zeros_like(starts[:, :1]), np.repeat(lengths[:, :1], size, 1)], 1)
+    position_ids = _ranges(positions_from.ravel(), lengths.ravel())
+    keys = _ranges(np.stack([prompt_start, start], 1).ravel(), np.stack([prompt_length, length], 1).ravel())
+    cu_queries, cu_keys = np.append(0, start + length), np.append(0, (prompt_length + length).cumsum())
+    if not groups:
+        tokens, position_ids, keys = np.zeros(2), np.arange(2), np.arange(2)
+        cu_queries = cu_keys = np.array([0, 2])
 
-    def longest(starts: list[int]) -> int:
-        return max(end - start for start, end in pairwise(starts))
+    def tensor(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        host = torch.as_tensor(values, dtype=dtype)
+        if torch.device(device).type == "cuda":
+            host = host.pin_memory()
+        return host.to(device, non_blocking=True)
 
     return Packed(
-        rows=rows,
+        groups=groups,
+        rows=tensor(np.array(rows), torch.long),
         input_ids=tensor(tokens, torch.long)[None],
-        position_ids=tensor(positions, torch.long)[None],
+        position_ids=tensor(position_ids, torch.long)[None],
         keys=tensor(keys, torch.long),
         cu_queries=tensor(cu_queries, torch.int32),
         cu_keys=tensor(cu_keys, torch.int32),
-        max_queries=longest(cu_queries),
-        max_keys=longest(cu_keys),
+        max_queries=int(np.diff(cu_queries).max()),
+        max_keys=int(np.diff(cu_keys).max()),
         predictors=tensor(predictors, torch.long),
-        targets=tensor(targets, torch.long),
-        segment=tensor(segment, torch.long),
-        length=tensor([len(rollout.responses[row]) for row in rows], torch.float64),
-        sampler_logp=tensor(logp, torch.float32),
+        targets=tensor(tokens[own], torch.long),
+        segment=tensor(np.repeat(np.arange(len(rows)), length), torch.long),
+        length=tensor(length, torch.float64),
+        sampler_logp=tensor(_flat([rollout.sampler_logp[row] for row in rows], np.float32), torch.float32),
     )
+
+
+def _flat(lists: list[list], dtype: type) -> np.ndarray:
+    """The lists end to end."""
+    return np.fromiter(chain.from_iterable(lists), dtype, count=sum(map(len, lists)))
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """[start, start + 1, ... (`length` numbers)] of every pair, end to end."""
+    before = lengths.cumsum() - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def packed_microbatches(
+    rollout: Rollout, learning: list[bool], max_tokens: int, device: torch.device
+) -> Iterator[tuple[Packed, bool]]:
+    """(packed groups, whether they need a backward pass) of each micro-batch of `plan_microbatches`.
+
+    A GPU works on one micro-batch while the host packs the next, as long as the caller does nothing in between that
+    waits for the GPU: no `.item()`, no `if` on a tensor, no indexing by a list."""
+    for groups, learns in plan_microbatches(rollout, learning, max_tokens):
+        yield pack(rollout, groups, device), learns
 
 
 def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
@@ -177,60 +205,81 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
 def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
     """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    in_half = query.dtype in (torch.bfloat16, torch.float16)  # the kernel takes no other
+    in_half = query.dtype in HALF  # the kernel takes no other
     attend = _varlen_attention if query.is_cuda and in_half else _padded_attention
     return attend(query, key, value, scaling, packed)[None], None
 
 
+# Without a mask function of the same name transformers makes no mask: `packed` says all there is to say. With one, even
+# one that returns None, it would first ask the GPU whether positions restart, and wait for the answer.
 AttentionInterface.register("packed", _packed_attention)
-AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `packed` says all there is to say
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
+# Positions whose logits exist at the same time. A chunk of 4,096 keeps a GPU busy; its logits and a copy of them take
+# 8 * CHUNK * V bytes, which `common.run.memory.estimate` counts.
+CHUNK = 4096
+
+
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient, and is NaN where it
-    is not wanted. The weight's gradient is added up over the chunks in float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The backward pass computes them again, but not their
+    normalisers, which the forward pass has kept. The entropy carries no gradient, and is NaN where it is not wanted.
+    The weight's gradient is added up over the chunks in float32."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk, wants_entropy):
         logp = torch.empty(len(targets), device=hidden.device)
+        log_z = torch.empty_like(logp)
         entropy = torch.full_like(logp, torch.nan)
         for i in range(0, len(targets), chunk):
-            logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
-            log_z = logits.logsumexp(-1)
-            logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
+            part = slice(i, i + chunk)
+            logits = (hidden[part] @ weight.T).float()  # (chunk, V)
+            log_z[part] = logits.logsumexp(-1)
+            logp[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
             if wants_entropy:
-                entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
+                probabilities = (logits - log_z[part, None]).exp_()
+                entropy[part] = log_z[part] - probabilities.mul_(logits).sum(-1)
+                del probabilities
             del logits  # or two chunks' would exist at once
-        ctx.save_for_backward(hidden, weight, targets)
+        ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
         return logp, entropy
 
     @staticmethod
     def backward(ctx, grad_logp, _):
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, log_z = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for i in range(0, len(targets), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            probabilities = torch.softmax((hidden[part] @ weight.T).float(), -1)
+            logits = (hidden[part] @ weight.T).float()
+            probabilities = logits.sub_(log_z[part, None]).exp_()
             grad_logits = probabilities.mul_(-grad_logp[part, None])  # d log p(target) / d logits = onehot - p
             grad_logits.scatter_add_(-1, targets[part, None], grad_logp[part, None])
             grad_logits = grad_logits.to(hidden.dtype)
+            del logits, probabilities
             grad_hidden[part] = grad_logits @ weight
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[part]
-            del probabilities, grad_logits
+                grad_weight += _float32_product(grad_logits.T, hidden[part])
+            del grad_logits
         return grad_hidden, grad_weight, None, None, None
 
 
+def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in float32. On a GPU the product of two half-precision matrices is not rounded before it is returned; other
+    devices have no such kernel, and the caller's sum is then one of rounded products."""
+    if a.is_cuda and a.dtype in HALF:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
 def _forward(
-    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = 1024
+    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = CHUNK
 ) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = model.model(
         input_ids=packed.input_ids,
@@ -314,9 +363,12 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
         fully_shard(layer, **options)
     fully_shard(model, **options)
     register_fsdp_forward_method(model, "packed_logprobs")
-    for module in (model, *model.model.layers):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # a factor of one needs no scaled reduction, which gloo lacks
+    if mesh.size() > 1:  # alone, FSDP2 would divide every gradient by one, into a temporary of its size
+        for module in (model, *model.model.layers):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(
+                True
+            )  # a factor of one needs no scaled reduction, which gloo lacks
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

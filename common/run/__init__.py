@@ -18,8 +18,8 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -28,14 +28,15 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
+import numpy as np
 import torch
 import torch.distributed as dist
-import tyro
 from transformers import AutoConfig
 
-from common.data import prompt_file_of, prompt_hash
+from common.data import OBJECTIVE_KEY, prompt_file_of, prompt_hash
+from common.logprob import SUPPORTED
+from common.run.arguments import REFUSED, parse
 from common.run.checkpoint import (
     load_state,
     read_json,
@@ -48,12 +49,14 @@ from common.run.checkpoint import (
     writing,
 )
 from common.run.memory import moments_to_device
-from common.run.metrics import METRICS, gather
+from common.run.metrics import gather
 
 # Exit codes, see `start`.
-REFUSED, FAILED, STOPPED = 2, 3, 75
+FAILED, STOPPED, INTERRUPTED = 3, 75, 130
 # What common/ raises with a line that says what to do.
-FORESEEN = (ValueError, MemoryError, FloatingPointError, ImportError, RuntimeError, OSError)
+USER_ERRORS = (ValueError, MemoryError, FloatingPointError, ImportError, RuntimeError, OSError)
+
+IDLE_STEPS = 10  # steps without a gradient after which the console says so
 
 # Arguments that may be others when a run goes on: they move no result beyond the last bits.
 FREE_ON_RESUME = {
@@ -65,6 +68,7 @@ FREE_ON_RESUME = {
     "compile_layers",
     "moments_on_host",
     "gpu_memory_utilization",
+    "skip_memory_check",
     "num_grading_workers",
     "keep_all_checkpoints",
 }
@@ -86,9 +90,16 @@ def start_processes(seed: int) -> torch.device:
     return device
 
 
-def share_of(count: int) -> slice:
-    """The contiguous share of `count` problems that belongs to this rank; a ValueError if they cannot be shared
-    equally."""
+def seed_generators(seed: int, step: int) -> None:
+    """Seeds torch's global generators from seed, step and rank, for objectives that draw random numbers: so a resumed
+    run draws what an unbroken one does, and no two ranks or steps draw the same. Sampling has generators of its own."""
+    key = np.random.SeedSequence([seed, OBJECTIVE_KEY, step, dist.get_rank()])
+    torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+
+
+def rank_slice(count: int) -> slice:
+    """The contiguous part of `count` problems that belongs to this rank. Raises ValueError if the ranks' parts would
+    differ in size."""
     rank, world = dist.get_rank(), dist.get_world_size()
     if count % world:
         raise ValueError(f"--num-problems {count} is not a multiple of the {world} processes; choose one that is.")
@@ -108,7 +119,7 @@ class Run:
     def __init__(self, args, script: str, data: dict[str, tuple[list, list]] | None = None):
         self.args, self.rank, self.world = args, dist.get_rank(), dist.get_world_size()
         self.script, self.data = Path(script), describe_data(args, data or {})
-        self.started, self.signalled, self.writer = time.time(), None, None
+        self.started, self.signalled, self.writer, self.idle_steps = time.time(), None, None, 0
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
         self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
         self.first_step = self.resumed_step or 0
@@ -147,7 +158,9 @@ class Run:
     def _describe(self) -> None:
         self._keep_script_and_data()
         (self.folder / "git.txt").write_text(_git_state())
-        wording = prompt_hash(self.args.prompt_file or prompt_file_of(self.args.dataset), self.args.examples_file)
+        args = self.args
+        prompt_file = args.prompt_file or prompt_file_of(args.dataset)
+        wording = prompt_hash(prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs)
         (self.folder / "env.txt").write_text(f"{_environment()}prompt {wording}\n")
         for name in ("samples", "checkpoints"):
             (self.folder / name).mkdir()
@@ -226,13 +239,6 @@ class Run:
         """One line to metrics.jsonl, the same to TensorBoard, and a short one to the console."""
         if self.rank:
             return
-        unknown = [
-            key for key in figures if re.sub("^eval/[^/]+/", "eval/<dataset>/", key.removesuffix("_se")) not in METRICS
-        ]
-        if unknown:
-            raise KeyError(
-                f"{unknown} are logged but not described in common/run/metrics.py:METRICS; add a line for each."
-            )
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
@@ -240,6 +246,23 @@ class Run:
             for key, value in figures.items():
                 self.writer.add_scalar(key, value, step)
         print(self._console_line(step, figures), flush=True)
+        self._warn_if_nothing_is_learned(figures)
+
+    def _warn_if_nothing_is_learned(self, figures: dict[str, float]) -> None:
+        """Says on the console when the gradient has been exactly zero, as it also is where every group was skipped, for
+        `IDLE_STEPS` steps, and again after as many more."""
+        if "losses/grad_norm" in figures:
+            self.idle_steps = self.idle_steps + 1 if figures["losses/grad_norm"] == 0 else 0
+            if self.idle_steps and self.idle_steps % IDLE_STEPS == 0:
+                reward = figures.get("objective/task_reward", math.nan)
+                print(
+                    f"warning: nothing was learned in the last {self.idle_steps} steps: the gradient was exactly zero, "
+                    f"since all responses to a problem had equal returns (mean task reward now {reward:.3g}). Read the "
+                    "samples in the run folder. Common causes: problems that are too hard or too easy, a window that "
+                    "cuts responses off, a prompt that asks for another form of answer, a policy that has collapsed "
+                    "(lower --learning-rate).",
+                    flush=True,
+                )
 
     def _console_line(self, step: int, figures: dict[str, float]) -> str:
         done = step - self.first_step + 1
@@ -286,6 +309,7 @@ class Run:
                 self._load_resume(policy, optimizer)
             for step in range(self.first_step, self.args.num_steps + 1):
                 self._stop_if_asked(step, policy, optimizer)
+                seed_generators(self.args.seed, step)
                 yield step
         finally:
             for number, handler in handlers.items():
@@ -412,46 +436,57 @@ def _step_of(line: str) -> int | None:
         return None
 
 
-def resolve_model(name: str) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use. Raises ValueError,
-    in one line, where there is no such model."""
+def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool = False) -> str:
+    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use.
+
+    Raises ValueError, in one line, where there is no such model, where its positions are fewer than the window of
+    `max_total_tokens`, and where it cannot be sampled from or, with `to_train`, not be trained."""
     if name == "toy":
         from common.toy import toy_path
 
-        return str(toy_path())
+        name = str(toy_path())
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
         raise ValueError(f"--model {name} has no .safetensors file; weights in any other format are not read.")
     try:
-        AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--model {name} is neither a model folder nor one that the hub gives us: {reason}") from None
+    if to_train and config.model_type not in SUPPORTED:
+        raise ValueError(
+            f"--model {name} is a {config.model_type} model, and training was checked for {', '.join(SUPPORTED)} only: "
+            "choose one of these, or add the type to common/logprob.py:SUPPORTED and run tests/common/test_logprob.py."
+        )
+    if config.is_encoder_decoder:
+        raise ValueError(f"--model {name} is a {config.model_type} model, an encoder-decoder: choose a causal one.")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and max_total_tokens and max_total_tokens > positions:
+        raise ValueError(f"--max-total-tokens {max_total_tokens}: {name} has {positions} positions; choose no more.")
     return name
 
 
-def parse(args_class: type, arguments: list[str] | None = None):
-    """The command line as an instance of a script's Args; a bad value ends the program with a line that says what to
-    do."""
-    return tyro.cli(args_class, args=arguments)
-
-
 def start(main, args_class: type) -> None:
-    """Runs a script, and says in one line why it ended early. The exit code: 0 done; 2 refused before the first step; 3
-    a step could not be done, or the disk could not be written; 75 stopped by a signal, state saved; 1 anything else,
+    """Runs a program, and says in one line why it ended early.
+
+    The exit code: 0 done; 2 refused before the first step; 3 a step could not be done, or the disk could not be
+    written; 75 stopped by a signal, state saved; 130 interrupted before there was a state to save; 1 anything else,
     with a traceback."""
-    args = parse(args_class)
     try:
-        main(args)
+        main(parse(args_class))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         where = getattr(error, "__notes__", [])
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        foreseen = Path(__file__).resolve().parents[1] in raised_in.parents and isinstance(error, FORESEEN)
+        for_the_user = Path(__file__).resolve().parents[1] in raised_in.parents and isinstance(error, USER_ERRORS)
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
-        if not foreseen and not out_of_memory:
+        if not for_the_user and not out_of_memory:
             if not where:
                 raise
             traceback.print_exception(error)
-        line = f"error: {error}" if foreseen else f"error: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = str(error) if for_the_user else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        line = f"error: {reason}"
         if out_of_memory:
             line += (
                 " Lower --microbatch-tokens where it trains, --gpu-memory-utilization where it samples, and go on with "
@@ -459,26 +494,6 @@ def start(main, args_class: type) -> None:
             )
         print(" ".join([line, *(f"[{note}]" for note in where)]), file=sys.stderr, flush=True)
         sys.exit(FAILED if where or isinstance(error, OSError) else REFUSED)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError(f"{text} is not greater than 0")
-    return value
-
-
-# A float that must be greater than zero, `inf` included; a bad one is refused when the command line is read.
-Positive = Annotated[
-    float,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="FLOAT>0",
-        instance_from_str=lambda words: _positive(words[0]),
-        is_instance=lambda value: isinstance(value, float),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -537,12 +537,29 @@ def test_scripts_get_the_wording_of_the_training_set_or_the_one_they_name(tmp_pa
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize(("num_problems", "batch_size"), [(10, 5), (10, 4), (7, 3), (3, 8), (1, 2)])
-def test_every_problem_occurs_once_an_epoch(num_problems, batch_size):
-    stream = [i for step in range(num_problems * 3) for i in batch_indices(num_problems, batch_size, 1, step)]
-    epochs = [stream[i : i + num_problems] for i in range(0, len(stream), num_problems)]
-    assert len(epochs) == 3 * batch_size
-    assert all(sorted(epoch) == list(range(num_problems)) for epoch in epochs)
+@pytest.mark.parametrize(("num_problems", "batch_size"), [(10, 5), (10, 4), (7, 3), (8, 8), (1, 1), (30, 8)])
+def test_a_problem_occurs_once_an_epoch_except_those_of_the_remainder(num_problems, batch_size):
+    per_epoch, left_out = num_problems // batch_size, Counter()
+    for epoch in range(200):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        seen = [i for step in steps for i in batch_indices(num_problems, batch_size, 1, step)]
+        assert len(seen) == len(set(seen)) == per_epoch * batch_size
+        left_out.update(set(range(num_problems)) - set(seen))
+    if num_problems % batch_size:  # the remainder is another one in every epoch, so nothing is left out for good
+        expected = 200 * (num_problems % batch_size) / num_problems
+        assert all(0.5 * expected < left_out[i] < 1.5 * expected for i in range(num_problems))
+
+
+@pytest.mark.parametrize("batch_size", [32, 64, 128])
+def test_no_batch_of_500_steps_on_7500_problems_holds_a_problem_twice(batch_size):
+    for seed in (15, 42):  # with seed 15 and 32 problems a step, step 234 spans the end of the first epoch
+        for step in range(500):
+            assert len(set(batch_indices(7500, batch_size, seed, step))) == batch_size
+
+
+def test_fewer_problems_than_a_batch_has_are_refused():
+    with pytest.raises(ValueError, match="--num-problems 32: .* only 30 problems .* choose --num-problems 30 or fewer"):
+        batch_indices(30, 32, 1, 0)
 
 
 def test_batches_are_a_pure_function_of_seed_and_step():
@@ -557,5 +574,17 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     orders = [[i for step in range(25) for i in batch_indices(100, 4, 0, 25 * epoch + step)] for epoch in range(4)]
     assert len({tuple(order) for order in orders}) == 4  # every epoch has an order of its own
     assert list(range(100)) not in orders
-    assert batch_indices(5, 5, 42, 0) == [4, 2, 3, 1, 0]  # the same on every machine
-    assert batch_indices(7, 4, 42, 3) == [3, 5, 5, 0]  # two of one epoch, then two of the next
+    assert batch_indices(5, 5, 42, 0) == [4, 0, 1, 2, 3]  # the same on every machine
+    assert batch_indices(7, 4, 42, 3) == [5, 6, 0, 3]
+    assert batch_indices(5, 5, 42, 0) != np.random.default_rng(42).permutation(5).tolist()  # key 0 would be this one
+
+
+def test_a_validation_subset_of_the_training_set_is_independent_of_the_first_batches(tmp_path):
+    path = write_lines(tmp_path / "set.jsonl", *({"problem": str(i), "answer": "1"} for i in range(1000)))
+    shared = 0
+    for seed in range(20):
+        args = SimpleNamespace(dataset=path, validation_dataset=path, validation_size=100, seed=seed)
+        subset = {int(problem.problem) for problem in load_validation(args)}
+        first = {i for step in range(10) for i in batch_indices(1000, 10, seed, step)}
+        shared += len(subset & first)
+    assert 140 < shared < 260  # 200 are expected of 20 independent pairs, with a deviation of about 12; before: 2000

@@ -7,11 +7,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from common.logprob import causal_lm, compile_layers, pack, plan_microbatches, token_logprobs, weights
+import common.logprob
+from common.logprob import (
+    CHUNK,
+    _LogProbHead,
+    causal_lm,
+    compile_layers,
+    full_tensor,
+    pack,
+    plan_microbatches,
+    token_logprobs,
+    weights,
+)
 from common.logprob import load_model as load
 from common.rollout import Rollout
+from common.run import start_processes
 
 
 def load_model(path, trainable=True, lora_rank=0, checkpoint_activations=False, dtype=torch.float32):
@@ -122,11 +135,26 @@ def test_a_prompt_is_in_the_row_once_and_every_response_attends_to_it():
     prompts, responses = rollout.prompts, rollout.responses
     row = prompts[2] + sum(responses[6:], []) + prompts[0] + sum(responses[:3], [])
     assert packed.input_ids[0].tolist() == row
-    sequences = [prompts[i // 3] + responses[i] for i in packed.rows]
+    sequences = [prompts[i // 3] + responses[i] for i in packed.rows.tolist()]
     keys = packed.keys.split(packed.cu_keys.diff().tolist())
     assert [packed.input_ids[0][k].tolist() for k in keys] == sequences
     assert [packed.position_ids[0][k].tolist() for k in keys] == [list(range(len(s))) for s in sequences]
     assert packed.max_keys == max(map(len, sequences)) and packed.cu_queries[-1] == len(row)
+
+
+def test_copies_to_a_gpu_come_from_pinned_memory_and_do_not_wait(monkeypatch):
+    pinned, copies, real = [], [], torch.Tensor.to
+
+    def to(tensor, *args, **kwargs):
+        if torch.device("cuda") in args:
+            copies.append((any(tensor is each for each in pinned), kwargs))
+            return tensor
+        return real(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    packed = pack(make_rollout(), [0, 1], torch.device("cuda"))
+    assert copies == [(True, {"non_blocking": True})] * sum(isinstance(v, torch.Tensor) for v in vars(packed).values())
 
 
 # --- attention as a GPU does it, with a stand-in for the kernel -------------------------------------------------------
@@ -154,8 +182,6 @@ def aligned_at_the_beginning(query, key, value, cu_queries, cu_keys, *sizes, **o
 
 def on_a_cpu(monkeypatch, attention: str) -> None:
     import torch.nn.attention.varlen
-
-    import common.logprob
 
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
     monkeypatch.setattr(common.logprob, "_padded_attention", getattr(common.logprob, attention))
@@ -224,10 +250,8 @@ def test_in_bfloat16_the_error_is_no_larger_than_that_of_transformers(tmp_path):
     assert (ours - exact).abs().mean() <= 1.2 * (theirs - exact).abs().mean()
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1024])
+@pytest.mark.parametrize("chunk", [1, 7, 10, 19, 20, 21, CHUNK])
 def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chunk):
-    from common.logprob import _LogProbHead
-
     torch.manual_seed(0)
     hidden = torch.randn(20, 8, dtype=torch.float64).float().requires_grad_()
     weight = torch.randn(11, 8).requires_grad_()
@@ -244,6 +268,48 @@ def test_the_head_gives_the_same_for_every_chunk_and_recomputes_its_backward(chu
     theirs = torch.autograd.grad((log_probs[range(20), targets] * g).sum(), (hidden, weight))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_backward_pass_of_the_head_has_no_normaliser_of_its_own(monkeypatch):
+    """log Z comes from the forward pass: one logsumexp for each chunk, and no softmax."""
+    calls, real = [], torch.Tensor.logsumexp
+    monkeypatch.setattr(torch.Tensor, "logsumexp", lambda *args: calls.append("logsumexp") or real(*args))
+    monkeypatch.setattr(torch, "softmax", lambda *_: pytest.fail("a softmax normalises once more"))
+    hidden, weight = torch.randn(20, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    logp, _ = _LogProbHead.apply(hidden, weight, torch.zeros(20, dtype=torch.long), 7, True)
+    assert len(calls) == 3
+    logp.sum().backward()
+    assert len(calls) == 3
+
+
+def test_the_gradient_of_the_heads_weight_is_summed_over_chunks_in_float32(monkeypatch):
+    """With the product of a GPU, which is not rounded to bfloat16, the sum over 64 chunks is as good as one chunk."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(512, 8).bfloat16(), torch.randn(11, 8).bfloat16()
+    targets = torch.randint(11, (512,))
+
+    def gradient(chunk: int) -> torch.Tensor:
+        head = weight.clone().requires_grad_()
+        logp, _ = _LogProbHead.apply(hidden, head, targets, chunk, False)
+        # The class returns float32; autograd would round the whole sum to the weight's bfloat16.
+        return logp.grad_fn.apply(torch.ones(512), None)[1]
+
+    monkeypatch.setattr(common.logprob, "_float32_product", lambda a, b: a.float() @ b.float())
+    whole, chunked = gradient(512), gradient(8)
+    assert whole.dtype == torch.float32
+    assert (chunked - whole).abs().max() < 1e-5 * whole.abs().max()
+    monkeypatch.undo()
+    assert (gradient(8) - whole).abs().max() < 1e-2 * whole.abs().max()
+
+
+def test_the_product_of_a_gpu_is_taken_in_float32():
+    """By shape only: the operator with its argument exists in this version of torch, and returns float32."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        a, b = (torch.empty(4, n, device="cuda", dtype=torch.bfloat16) for n in (3, 5))
+        product = common.logprob._float32_product(a.T, b)
+    assert product.dtype == torch.float32 and product.shape == (3, 5)
 
 
 def test_checkpointed_activations_change_nothing(tmp_path):
@@ -282,6 +348,37 @@ def test_compiled_layers_give_the_same_at_any_length(tmp_path, monkeypatch, lora
     assert 4 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8
 
 
+def test_one_process_divides_no_gradient_and_has_that_of_an_unsharded_model(tmp_path):
+    """The gradients of FSDP2 on one rank, without a division of the flat gradient, which needs a copy of its size."""
+    path, packed = tiny_model(tmp_path, "qwen3"), pack(make_rollout(), [0, 1, 2])
+    plain = load_model(path)
+    start_processes(0)
+    try:
+        sharded = load_model(path)
+        token_logprobs(plain, packed)[0].sum().backward()
+        logp = token_logprobs(sharded, packed)[0].sum()
+        with CountedOperations() as operations:
+            logp.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    by_a_number = [args for name, args in operations.calls if name.startswith("aten.div") and args[1:] == (1.0,)]
+    assert by_a_number == []
+    for a, b in zip(plain.parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(a.grad, full_tensor(b.grad))
+
+
+class CountedOperations(TorchDispatchMode):
+    """Keeps the names and the plain numbers among the arguments of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls.append((str(function), tuple(None if isinstance(a, torch.Tensor) else a for a in args)))
+        return function(*args, **(kwargs or {}))
+
+
 def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_path):
     model = load_model(tiny_model(tmp_path))
     logp, _ = token_logprobs(model, pack(make_rollout(), []))
@@ -294,8 +391,8 @@ def test_a_pass_without_groups_has_no_tokens_and_a_zero_gradient_everywhere(tmp_
 def test_sums_by_response_and_spreads_back():
     rollout = make_rollout()
     packed = pack(rollout, [2, 0])
-    lengths = torch.tensor([len(rollout.responses[row]) for row in packed.rows])
-    assert packed.rows == [6, 7, 8, 0, 1, 2]
+    lengths = torch.tensor([len(rollout.responses[row]) for row in packed.rows.tolist()])
+    assert packed.rows.tolist() == [6, 7, 8, 0, 1, 2] and packed.groups == [2, 0]
     assert torch.equal(packed.sum(torch.ones(int(lengths.sum()))), lengths.double())
     assert torch.equal(packed.sum(packed.spread(torch.arange(6.0))), lengths * torch.arange(6.0).double())
 

@@ -1,23 +1,24 @@
 """The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that change nothing."""
 
-import importlib.util
 import json
 import math
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, ParityGrader, sums, tiny_model
+from conftest import ParityGrader, sums, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+import common.logprob
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.logprob import pack
 from common.rollout import Rollout
+from common.rollout.transformers import TransformersSampler
 from common.run import parse, start_processes
 from common.run.metrics import METRICS, Metrics
 
@@ -157,6 +158,26 @@ def test_a_checkpoint_is_the_policy_and_loads_with_transformers(folder, tilted):
     assert (tilted / "checkpoints" / "step_000004" / "tokenizer.json").exists()
 
 
+def test_five_epochs_of_thirty_problems_never_sample_a_problem_twice_in_a_step(folder, tmp_path, capsys):
+    sums(tmp_path, 30)
+    data = ["--dataset", str(tmp_path / "problems.jsonl"), "--validation-size", "3", "--eval-every", "20"]
+    batches, generate = [], TransformersSampler.generate
+
+    def watched(self, prompts, n, *args, **options):
+        if n > 1:  # validation draws one sample a problem
+            batches.append(args[3] if len(args) > 3 else options["problem_ids"])
+        return generate(self, prompts, n, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransformersSampler, "generate", watched)
+        lines = curves(train(folder, rloo_task, *data, "--num-problems", "8", "--num-steps", "15"))
+    assert [line["step"] for line in lines] == list(range(16))
+    assert "30 problems, 3 batches of 8 an epoch; each epoch leaves out 6 problems" in capsys.readouterr().out
+    epochs = [sum(batches[i : i + 3], []) for i in range(0, 15, 3)]
+    assert [len(set(epoch)) for epoch in epochs] == [24] * 5
+    assert len({id for epoch in epochs for id in epoch}) == 30  # what one epoch leaves out, another trains on
+
+
 # --- the null run -----------------------------------------------------------------------------------------------------
 
 
@@ -183,8 +204,9 @@ def test_memory_flags_leave_the_run_alone(folder, tilted, flags):
 def test_skipping_groups_of_equal_rewards_changes_no_parameter_and_no_curve(folder, monkeypatch):
     skipping = train(folder, rloo_task)
     assert any(line.get("sampling/skipped_frac") for line in curves(skipping))
-    monkeypatch.setattr(rloo_task, "RETURN_READS", {"r_task", "everything else"})
+    monkeypatch.setattr(rloo_task, "objective", lambda r_task, logp, *_: r_task + 0 * logp)  # known only in the pass
     complete = train(folder, rloo_task)
+    assert all(line["sampling/skipped_frac"] == 0 for line in curves(complete)[:-1])
     assert difference(parameters(skipping), parameters(complete)) < 1e-6
     for ours, theirs in zip(curves(skipping), curves(complete), strict=True):
         assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-4, abs=1e-6)
@@ -203,6 +225,83 @@ def test_lora_trains_and_leaves_a_plain_checkpoint(folder):
     base = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
     assert difference(parameters(run), base) > 1e-3
     assert curves(run)[0]["objective/kl_base"] == pytest.approx(0, abs=1e-5) != curves(run)[3]["objective/kl_base"]
+
+
+# --- nothing waits for the GPU between the micro-batches --------------------------------------------------------------
+
+
+class HostReads(TorchDispatchMode):
+    """Names what would make the host wait for a GPU: a value that is read (item, bool, int, float, tolist), a shape
+    that depends on values, an index that is a Python list and has to be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.paused = [], False
+
+    def note(self, name: str) -> None:
+        if not self.paused:
+            self.found.append(name)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        by_mask = name == "aten.index.Tensor" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if by_mask or name.startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select")):
+            self.note(name)
+        return function(*args, **(kwargs or {}))
+
+
+def reads_between_microbatches(folder, monkeypatch, *flags: str) -> list[list[str]]:
+    """What HostReads finds in each micro-batch of a run of rloo_tilted.py, from its packing to the next one's."""
+    passes, current, real_pack = [], [HostReads()], common.logprob.packed_microbatches
+    tolist, getitem, attention = torch.Tensor.tolist, torch.Tensor.__getitem__, common.logprob._padded_attention
+
+    def watched(*args):
+        for each in real_pack(*args):
+            with HostReads() as reads:
+                current[0] = reads
+                yield each
+            reads.paused = True
+            passes.append(reads.found)
+
+    def padded_attention(*args):  # for machines without a GPU, and full of masks
+        before, current[0].paused = current[0].paused, True
+        out = attention(*args)
+        current[0].paused = before
+        return out
+
+    def with_list(tensor, index):
+        if isinstance(index, list):
+            current[0].note("a list as an index")
+        return getitem(tensor, index)
+
+    monkeypatch.setattr(rloo_tilted, "packed_microbatches", watched)
+    monkeypatch.setattr(common.logprob, "_padded_attention", padded_attention)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: current[0].note("tolist") or tolist(tensor))
+    monkeypatch.setattr(torch.Tensor, "__getitem__", with_list)
+    train(folder, rloo_tilted, *TILTED, "--num-steps", "1", "--microbatch-tokens", "1", *flags)
+    return passes
+
+
+@pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]])
+def test_no_micro_batch_waits_for_the_gpu(folder, monkeypatch, flags):
+    assert reads_between_microbatches(folder, monkeypatch, *flags) == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "slip,found",
+    [
+        (lambda returns: returns if returns.sum() < 9e9 else None, "aten._local_scalar_dense.default"),
+        (lambda returns: returns + 0 * returns.max().item(), "aten._local_scalar_dense.default"),
+        (lambda returns: returns + 0 * len(returns.tolist()), "tolist"),
+        (lambda returns: returns + 0 * returns[returns < 9e9].sum(), "aten.index.Tensor"),
+        (lambda returns: returns + 0 * returns[[0]], "a list as an index"),
+    ],
+)
+def test_a_line_that_waits_for_the_gpu_is_seen(folder, monkeypatch, slip, found):
+    right = rloo_tilted.leave_one_out
+    monkeypatch.setattr(rloo_tilted, "leave_one_out", lambda returns, size: right(slip(returns), size))
+    passes = reads_between_microbatches(folder, monkeypatch)
+    assert len(passes) == 3 and all(found in reads for reads in passes)
 
 
 # --- stop and resume --------------------------------------------------------------------------------------------------
@@ -288,19 +387,13 @@ def test_a_sampler_that_is_not_of_the_trainers_mind_stops_the_run(folder, monkey
         packed.sampler_logp -= shift
         return packed
 
-    monkeypatch.setattr(rloo_tilted, "pack", shifted)
+    monkeypatch.setattr("common.logprob.pack", shifted)
     if not stops:
         train(folder, rloo_tilted, *TILTED)
         return
     with pytest.raises(RuntimeError, match="sampler and trainer differ by 0.60 nats a token") as error:
         train(folder, rloo_tilted, *TILTED)
     assert error.value.__notes__[0].startswith("step 0, train, problems p")
-
-
-def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
-    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
-    with pytest.raises(KeyError, match="METRICS"):
-        run.log(0, {"objective/new_idea": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -312,11 +405,12 @@ def test_a_figure_that_is_not_described_is_refused(folder, tmp_path):
         (["--dataset", "imagenet"], "unknown data set"),
         (["--max-total-tokens", "3"], "raise --max-total-tokens"),
         (["--max-total-tokens", "4096"], "--max-total-tokens"),
-        (["--num-problems", "99"], "99"),
+        (["--num-problems", "99"], "--num-problems 99: the training set has only 12 problems"),
         (["--output-dir", __file__ + "/runs"], "--output-dir .*; choose another"),
     ],
 )
-def test_bad_input_is_refused_in_one_line_before_training(folder, flags, message):
+def test_bad_input_is_refused_in_one_line_before_anything_loads(folder, flags, message, monkeypatch):
+    monkeypatch.setattr(rloo_tilted, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(ValueError, match=message) as error:
         train(folder, rloo_tilted, *flags)
     assert "\n" not in str(error.value)
@@ -369,25 +463,3 @@ def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
     monkeypatch.setattr("common.run.memory.available", lambda device: 1e6)
     with pytest.raises(MemoryError, match="would not fit(.|\n)*activations(.|\n)*--checkpoint-activations"):
         train(folder, rloo_tilted)
-
-
-# --- copy and modify: the commands of README, as they stand there -----------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["random_reward", "logp_per_token"])
-def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, monkeypatch, name):
-    command = re.search(rf"^ +(sed .* rloo_tilted.py > {name}.py)$", (ROOT / "README.md").read_text(), re.M).group(1)
-    copy = tmp_path / f"{name}.py"
-    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(copy.name, str(copy))
-    subprocess.run(command, shell=True, check=True)
-    spec = importlib.util.spec_from_file_location(name, copy)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "Grader", ParityGrader)
-    lines = curves(train(folder, script))
-    assert len(lines) == 5
-    for line in lines[:-1]:
-        if name == "random_reward":
-            assert 0.2 < line["objective/return"] < 0.8
-        else:
-            assert -6 < line["objective/return"] < 0 and line["objective/logp_base"] < line["objective/return"]
