@@ -125,7 +125,8 @@ def to_call(command: str) -> str | None:
     returned as they are: they know themselves what they have done."""
     words = shlex.split(command)
     name, output = argument(words, "--exp-name"), Path(argument(words, "--output-dir", "runs"))
-    for run in sorted(output.glob(f"{name}__*"), reverse=True) if name else []:
+    runs = output.glob(f"{name}__*") if name else []
+    for run in sorted(runs, key=lambda run: run.name.rsplit("__", 1)[-1], reverse=True):  # the newest first
         checkpoints = {path.parent.name for path in run.glob("checkpoints/step_*/config.json")}
         if f"step_{int(argument(words, '--num-steps', '500')):06d}" in checkpoints:
             return None
@@ -242,16 +243,17 @@ class Shared:
             self.graders[workers] = Open(Grader(workers))
         return self.graders[workers]
 
-    def sampler(self, args) -> Open:
-        """A sampler with the weights of `args.model`: the one that another row has left, if model shape, window, stop
-        ids and precision agree, with the new weights pushed; else a new one."""
+    def sampler(self, args, trains: bool) -> Open:
+        """The sampler that another row has left, if model shape, window, stop ids and precision agree; else a new one.
+        For an evaluation of a model it has the model's weights. A training run, and an evaluation of its checkpoints,
+        push weights themselves: for these it sleeps."""
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         from common.logprob import weights
         from common.rollout import start_sampler, stop_token_ids
         from common.run import compute_dtype, resolve_model, start_processes
 
-        device, model = start_processes(args.seed), resolve_model(args.model)
+        device, model = start_processes(args.seed), resolve_model(args.model or a_checkpoint(args.run[0]))
         shape = AutoConfig.from_pretrained(model).to_diff_dict()
         for name in ("transformers_version", "use_cache", "dtype", "_name_or_path"):  # no part of the shape
             shape.pop(name, None)
@@ -261,18 +263,28 @@ class Shared:
             "gpu_memory_utilization": getattr(args, "gpu_memory_utilization", ENGINE_SHARE),
         }
         key = json.dumps([args.sampler, args.max_total_tokens, shape, options], sort_keys=True, default=str)
-        if key in self.samplers:
-            self.samplers[key].push(weights(AutoModelForCausalLM.from_pretrained(model, dtype="auto")))
-        elif device.type == "cuda" and self.samplers:
-            raise RowError("this row needs a second engine on the GPU: put it into another input, see run_rows.py.")
-        else:
+        if key not in self.samplers:
+            if device.type == "cuda" and self.samplers:
+                raise RowError("this row needs a second engine on the GPU: put it into another input, see run_rows.py.")
             started = start_sampler(args.sampler, model, args.max_total_tokens, device=device, **options)
             self.samplers[key] = Open(started)
+        if trains or not args.model:
+            self.samplers[key].sleep()
+        else:
+            self.samplers[key].push(weights(AutoModelForCausalLM.from_pretrained(model, dtype="auto")))
         return self.samplers[key]
 
     def sleep(self) -> None:
         for sampler in self.samplers.values():
             sampler.sleep()
+
+
+def a_checkpoint(run: str) -> str:
+    """One of the checkpoints of a run; they have one shape."""
+    found = sorted(Path(run).glob("checkpoints/step_*"))
+    if not found:
+        raise RowError(f"{run} has no checkpoint to evaluate.")
+    return str(found[0])
 
 
 @cache
@@ -314,7 +326,7 @@ def run_here(command: str, _: TextIO) -> None:
     if "grader" in inspect.signature(module.main).parameters:
         parts["grader"] = shared().grader(args)
     if hasattr(module, "objective") or module.__name__ == "common.evaluate":  # others start samplers of another kind
-        parts["sampler"] = shared().sampler(args)
+        parts["sampler"] = shared().sampler(args, trains=hasattr(module, "objective"))
     module.main(args, **parts)
     gc.collect()
     shared().sleep()

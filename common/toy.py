@@ -18,7 +18,6 @@ The architecture is Qwen3 because transformers gives every model of type qwen2 t
 
 import fcntl
 import hashlib
-import math
 import os
 import random
 import re

@@ -5,8 +5,8 @@
     python -m benchmark.speed.throughput --shape qwen2.5-3b --trl --results benchmark/speed/results.md
     python -m benchmark.speed.throughput --shape tiny --prompt 20 --response 12 --batch 16 --trl        (any machine)
 
-It calls rloo_tilted.main and reads the seconds from the run's metrics.jsonl; the first step is a warm-up and does not
-count. The base's share of time/train is measured around base_logprobs, on a GPU by events, so that nothing waits.
+It calls rloo_tilted.main with a sampler of its own and reads the seconds from the run's metrics.jsonl; the first step
+is a warm-up and does not count. The base's share of time/train is measured afterwards, on the last step's responses.
 Validation and checkpoints are left out. The texts of random tokens are next to empty: grading costs nothing here.
 
 MFU is by the model's own arithmetic, without what is recomputed: 2 FLOPs a weight and token, a group's prompt once, the
@@ -22,12 +22,11 @@ of the responses still ran (vLLM only).
 Python that has it with --trl-python. It uses vLLM, colocated and asleep while training, where there is a GPU.
 """
 
+import gc
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,7 +34,6 @@ from random import Random
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Literal
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -46,7 +44,9 @@ from benchmark.speed.random_model import SHAPES, config_of
 from benchmark.speed.random_model import main as make_model
 from benchmark.speed.trl_step import GROUP, MemoryWatch
 from common.data import PROMPTS
-from common.run import Run, compute_dtype
+from common.logprob import base_logprobs, load_model, packed_microbatches
+from common.rollout import Rollout, start_sampler
+from common.run import Run, compute_dtype, start_processes
 from common.run.memory import GB, GPU_OVERHEAD, Part, count_parameters, estimate, peaks
 
 PHASES = ("rollout", "grade", "base", "train", "sync")
@@ -72,7 +72,7 @@ class Args:
     """longest response of --lognormal"""
     lora_rank: int = 0
     """as in rloo_tilted.py, and so are the next ones"""
-    microbatch_tokens: int = 16384
+    microbatch_tokens: int = 0
     checkpoint_activations: bool = True
     compile_layers: bool = True
     moments_on_host: bool = False
@@ -118,42 +118,16 @@ def script_args(args: Args, folder: Path) -> rloo_tilted.Args:
     )  # fmt: skip
 
 
-# --- what is put around the script's functions ------------------------------------------------------------------------
-
-
-class Stopwatch:
-    """A function whose calls are timed: on a GPU between events of its stream, so that nothing waits."""
-
-    def __init__(self, function: Callable):
-        self.function, self.spans = function, []
-
-    def __call__(self, *args):
-        start = self.now()
-        result = self.function(*args)
-        self.spans.append((start, self.now()))
-        return result
-
-    def now(self):
-        if not torch.cuda.is_available():
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def take(self) -> float:
-        """Seconds of the calls since the last `take`; the GPU has finished them."""
-        spans, self.spans = self.spans, []
-        if torch.cuda.is_available():
-            return sum(start.elapsed_time(end) for start, end in spans) / 1e3
-        return sum(end - start for start, end in spans)
+# --- what is handed to the script -------------------------------------------------------------------------------------
 
 
 class WatchedSampler:
-    """A sampler that keeps the lengths of its responses, draws them ahead where that is asked for, and times the tail:
-    seconds of engine steps in which less than half of the responses still ran (None without vLLM)."""
+    """A sampler that remembers its last rollout and the lengths of all, draws the lengths ahead for --lognormal,
+    and times the tail: seconds of engine steps in which less than half of the responses still ran (None without
+    vLLM). Validation, which is not measured, gets responses of one token."""
 
     def __init__(self, sampler, args: Args):
-        self.sampler, self.args, self.lengths, self.tails = sampler, args, [], []
+        self.sampler, self.args, self.lengths, self.tails, self.rollout = sampler, args, [], [], None
         if hasattr(sampler, "llm"):
             self.engine = sampler.llm.llm_engine
             self.step, self.engine.step = self.engine.step, self.timed_step
@@ -169,16 +143,21 @@ class WatchedSampler:
             self.tail += time.perf_counter() - start
         return outputs
 
-    def generate(self, prompts, n, max_total_tokens, seed, step, problem_ids, **options):
+    def generate(self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, fixed_length=False, **options):
+        if not fixed_length:
+            shortest = max(map(len, prompts)) + 1
+            return self.sampler.generate(prompts, n, shortest, seed, step=step, problem_ids=problem_ids, **options)
         self.tail = 0.0
+        options |= dict(fixed_length=True, step=step)
         if self.args.lognormal:
             lengths = draw_lengths(len(prompts) * n, self.args.response, self.args.limit, seed, step)
             rows, ids = [p for p in prompts for _ in range(n)], [f"{i}-{k}" for i in problem_ids for k in range(n)]
-            with patch.object(sys.modules[type(self.sampler).__module__], "_budgets", lambda *_: lengths):
-                rollout = self.sampler.generate(rows, 1, max_total_tokens, seed, step, ids, **options)
+            limits = [len(row) + length for row, length in zip(rows, lengths, strict=True)]
+            rollout = self.sampler.generate(rows, 1, limits, seed, problem_ids=ids, **options)
             rollout.prompts, rollout.group_size = prompts, n
         else:
-            rollout = self.sampler.generate(prompts, n, max_total_tokens, seed, step, problem_ids, **options)
+            rollout = self.sampler.generate(prompts, n, max_total_tokens, seed, problem_ids=problem_ids, **options)
+        self.rollout = rollout
         self.lengths.append([len(response) for response in rollout.responses])
         self.tails.append(self.tail if hasattr(self.sampler, "llm") else None)
         return rollout
@@ -190,27 +169,27 @@ def draw_lengths(count: int, average: float, limit: int, seed: int, step: int) -
     return np.clip(drawn.round(), 1, limit).astype(int).tolist()
 
 
-@contextmanager
-def watched(args: Args) -> Iterator[dict]:
-    """Puts the above around what rloo_tilted.main calls; the dict fills with what they saw."""
-    seen = {"base": [], "samplers": []}
-    base, real_start = Stopwatch(rloo_tilted.base_logprobs), rloo_tilted.start_sampler
+class CurvesOnly(Run):
+    """A run folder without checkpoints."""
 
-    class CurvesOnly(Run):
-        def save(self, *_, **__):
-            pass
+    def save(self, *_, **__):
+        pass
 
-        def log(self, step, figures):
-            super().log(step, figures)
-            seen["base"].append(base.take())
 
-    def start_sampler(*a, **k):
-        seen["samplers"].append(WatchedSampler(real_start(*a, **k, max_num_seqs=args.batch), args))
-        return seen["samplers"][-1]
-
-    changed = dict(base_logprobs=base, start_sampler=start_sampler, Run=CurvesOnly, validate=lambda *_: {})
-    with patch.multiple(rloo_tilted, **changed):
-        yield seen
+def base_seconds(settings: rloo_tilted.Args, rollout: Rollout, device: torch.device, dtype: torch.dtype) -> float:
+    """Seconds that the base's log-probabilities of a rollout take, in the passes that the training step makes; the
+    first of two times is a warm-up."""
+    model = load_model(settings.model, settings, device, dtype, trainable=bool(settings.lora_rank))
+    all_groups = [True] * len(rollout.prompts)
+    for _ in range(2):
+        start = time.perf_counter()
+        for packed, _ in packed_microbatches(rollout, all_groups, settings.microbatch_tokens, device):
+            with torch.no_grad():
+                base_logprobs(model, None if settings.lora_rank else model, packed)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return seconds
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -261,15 +240,13 @@ def matmul_ceiling(config, device: torch.device, dtype: torch.dtype, tokens: int
     return count * sum(2 * tokens * a * b for a, b in matrices(config)) / layers(count)
 
 
-def summary(config, args: Args, lines: list[dict], base: list[float], lengths: list, ceiling: float) -> dict:
-    """Means over the steps: seconds by phase, tokens and FLOPs a second, MFU; of the lines of metrics.jsonl, and for
-    each step the base's seconds and the lengths of the responses."""
-    steps = [
-        {phase: line[f"time/{phase}"] for phase in ("rollout", "grade", "train", "sync", "step")} for line in lines
-    ]
-    for step, seconds in zip(steps, base, strict=True):
-        step |= {"base": seconds, "train": step["train"] - seconds}
-    figures = {key: mean(step[key] for step in steps) for key in (*PHASES, "step")}
+def summary(config, args: Args, lines: list[dict], base: float, lengths: list, ceiling: float) -> dict:
+    """Means over the steps: seconds by phase, tokens and FLOPs per second, MFU; from the lines of metrics.jsonl, the
+    seconds of the base's log-probabilities, and the lengths of each step's responses."""
+    figures = {
+        key: mean(line[f"time/{key}"] for line in lines) for key in ("rollout", "grade", "train", "sync", "step")
+    }
+    figures |= {"base": base, "train": figures["train"] - base}
     figures["other"] = figures["step"] - sum(figures[phase] for phase in PHASES)
     response = mean(sum(row) for row in lengths)
     sequences = response + args.batch * args.prompt  # each with its prompt, as other programs count
@@ -288,27 +265,32 @@ def summary(config, args: Args, lines: list[dict], base: list[float], lengths: l
 
 
 def measure(args: Args, folder: Path) -> dict:
-    """Runs rloo_tilted.main on model and problems in `folder`; gives `summary` and memory."""
-    config, watch = config_of(args.shape), MemoryWatch()
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
+    """Runs rloo_tilted.main on model and problems in `folder`; returns `summary` and memory."""
+    config, watch, settings = config_of(args.shape), MemoryWatch(), script_args(args, folder)
+    device = start_processes(settings.seed)
+    on_gpu = device.type == "cuda"
     dtype = compute_dtype("auto", device)
-    ceiling = matmul_ceiling(config, device, dtype, args.microbatch_tokens if on_gpu else 256)
-    settings = script_args(args, folder)
+    ceiling = matmul_ceiling(config, device, dtype, (args.microbatch_tokens or 16384) if on_gpu else 256)
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     watch.start()
-    with watched(args) as seen:
-        rloo_tilted.main(settings)
+    sampler = start_sampler(
+        settings.sampler, settings.model, settings.max_total_tokens, dtype=dtype, device=device,
+        gpu_memory_utilization=settings.gpu_memory_utilization, max_num_seqs=args.batch,
+    )  # fmt: skip
+    sampler.sleep()  # the script loads its model as if the engine had not been started yet, and pushes the weights
+    watched = WatchedSampler(sampler, args)
+    rloo_tilted.main(settings, sampler=watched, run_class=CurvesOnly)
     watch.stopped.set()
     watch.join()
     (run,) = (folder / "runs").iterdir()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     counted = slice(1, args.steps + 1)  # the last line is that of the final validation
-    (sampler,) = seen["samplers"]
-    figures = summary(config, args, lines[counted], seen["base"][counted], sampler.lengths[counted], ceiling)
-    tails = sampler.tails[counted]
+    allocated, reserved = memory_peaks() if on_gpu else (None, None)
+    base = base_seconds(settings, watched.rollout, device, dtype)
+    figures = summary(config, args, lines[counted], base, watched.lengths[counted], ceiling)
+    tails = watched.tails[counted]
     parts = estimate(config, settings, 1, dtype.itemsize, needs_base=True)
     engine = dtype.itemsize * count_parameters(config)
     if on_gpu:
@@ -319,12 +301,20 @@ def measure(args: Args, folder: Path) -> dict:
         "ceiling": ceiling,
         "tail_seconds": None if None in tails else mean(tails),
         "peak": watch.peak,
-        "allocated": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "reserved": torch.cuda.max_memory_reserved() if on_gpu else None,
+        "allocated": allocated,
+        "reserved": reserved,
         "estimate": max(peaks(parts, args.moments_on_host, engine, engine_stays=not on_gpu).values()),
         "overlapped": peaks(parts, args.moments_on_host, engine, engine_stays=True)["while training"],
     }
     return figures
+
+
+def memory_peaks() -> tuple[int, int]:
+    """Bytes of the GPU that torch had allocated and reserved at most; frees what is not used any more."""
+    found = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
 
 
 def measure_trl(args: Args, folder: Path) -> dict:

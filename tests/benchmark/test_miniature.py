@@ -45,7 +45,9 @@ def put(folder: Path, name: str, per_cent: float, file: str = "toy_test__n16__se
 
 def problem_means(problems: list[dict]) -> dict[str, float]:
     """The metrics of these problems as common/evaluate.py has them."""
-    return aggregate([p["id"] for p in problems], [{f"pass_at_{k}": float(p["authors"][0]) for k in KS} for p in problems])
+    return aggregate(
+        [p["id"] for p in problems], [{f"pass_at_{k}": float(p["authors"][0]) for k in KS} for p in problems]
+    )
 
 
 def put_run(folder: Path, name: str, validation: list[float], rises: bool = True) -> None:
