@@ -410,6 +410,7 @@ def main() -> int:
         sys.exit(f"error: {error}")
     rows = [row for row in rows if all(re.search(pattern, row.name) for pattern in args.rows)]
     if args.dry_run:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" may close the pipe
         print("\n\n".join(row.text() for row in rows))
         return 0
     return run(rows, args.folder, args.in_process, args.show)

@@ -171,11 +171,21 @@ class Measured:
         if not path.exists():
             from benchmark.miniature.optima import compute_optima  # imports torch
 
-            write_json(path, compute_optima(self.folder))
+            write_json(path, compute_optima(self.folder, objectives_of_bases()))
         return read_json(path)
 
     def optimum(self, name: str) -> Accuracy:
         return Accuracy({id: 100 * x for id, x in self.optima[name]["accuracies"].items()})
+
+
+def objectives_of_bases() -> dict[tuple, dict[str, tuple[float, float]]]:
+    """{(base, level, fixed length): {row: (alpha, beta)}} of every row that is compared with its optimum."""
+    found = {("toy", "toy", False): POWERS | {grid_name(a, b): (a, float(b)) for a, b in GRID}}
+    found["toy", "toy", True] = {f"{name}_fixed": power for name, power in POWERS.items()}
+    found["toy", "toy_hard", False] = {f"{name}_hard": POWERS[name] for name in ("task", "sharpen")}
+    for shares in OTHERS:
+        found[shares, "toy", False] = {f"{name}_{shares}": POWERS[name] for name in ("task", "sharpen")}
+    return found
 
 
 def grid_name(alpha: float, beta: str) -> str:

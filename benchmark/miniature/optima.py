@@ -131,16 +131,14 @@ def true_optimum(candidates: list[Candidates], alpha: float, beta: float = math.
     return Optimum(table[:, 0].tolist(), *table[:, 1:].mean(0).tolist())
 
 
-def compute_optima(folder: Path, problems: int = 200, samples: int = 48) -> dict[str, dict]:
-    """The exact optimum of every objective on its base, by the name of its row: from 48 responses a problem, sampled at a
-    temperature near the optimum's, and the ten guesses, which are enumerated."""
-    sets = {("toy", "toy", False): POWERS | {grid_name(a, b): (a, float(b)) for a, b in GRID}}
-    sets["toy", "toy", True] = {f"{name}_fixed": power for name, power in POWERS.items()}
-    sets["toy", "toy_hard", False] = {f"{name}_hard": POWERS[name] for name in ("task", "sharpen")}
-    for shares in OTHERS:
-        sets[shares, "toy", False] = {f"{name}_{shares}": POWERS[name] for name in ("task", "sharpen")}
+def compute_optima(folder: Path, objectives_of: dict, problems: int = 200, samples: int = 48) -> dict[str, dict]:
+    """The exact optimum of every objective on its base, by name: from 48 responses a problem, sampled at a temperature
+    near the optimum's, and the ten guesses, which are enumerated.
+
+    objectives_of: {(base, level, fixed length): {name: (alpha, beta)}}; a base is toy or a model in `folder`
+    """
     found = {}
-    for (base, level, fixed), objectives in sets.items():
+    for (base, level, fixed), objectives in objectives_of.items():
         path = toy_path() if base == "toy" else (folder / base).resolve()
         model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
         window = 96 if level == "toy_hard" else 64

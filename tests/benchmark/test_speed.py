@@ -17,7 +17,6 @@ from benchmark.speed.random_model import main as make_model
 from benchmark.speed.throughput import (
     PHASES,
     Args,
-    Stopwatch,
     WatchedSampler,
     append_row,
     draw_lengths,
@@ -140,26 +139,23 @@ def test_mfu_is_exact_on_a_known_clock(monkeypatch):
     line = {"time/rollout": 4.0, "time/grade": 0.5, "time/train": 10.0, "time/sync": 0.25, "time/step": 15.0}
     args = Args(**SIZES | dict(prompt=3))
     flops = forward_flops(config, 3, [12] * 16)
-    found = summary(config, args, [line, line], [2.0, 2.0], [[12] * 16] * 2, ceiling=1e6)
+    found = summary(config, args, [line, line], 2.0, [[12] * 16] * 2, ceiling=1e6)
     assert (found["base"], found["train"], found["other"]) == (2.0, 8.0, 0.25)
     assert found["train_mfu"] == 3 * flops / 8.0 / 1e6 and found["base_mfu"] == flops / 2.0 / 1e6
     assert found["decode_per_second"] == 16 * 12 / 4.0 and found["base_per_second"] == 16 * 15 / 2.0
     args.lora_rank = 4
-    lora = summary(config, args, [dict(line)], [2.0], [[12] * 16], ceiling=1e6)
+    lora = summary(config, args, [line], 2.0, [[12] * 16], ceiling=1e6)
     assert lora["train_mfu"] == 2 * flops / 8.0 / 1e6
-    uneven = summary(config, args, [dict(line)] * 2, [2.0] * 2, [[6] * 8 + [18] * 8, [12] * 16], ceiling=1e6)
+    uneven = summary(config, args, [line] * 2, 2.0, [[6] * 8 + [18] * 8, [12] * 16], ceiling=1e6)
     assert uneven["slots_lost"] == (1 - 12 / 18) / 2 and uneven["tokens"] == 16 * 12
 
 
-def test_a_stopwatch_adds_up_the_calls_since_it_was_last_read(monkeypatch):
-    now = iter([0.0, 1.0, 5.0, 5.5, 10.0, 12.0])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    timed = Stopwatch(lambda a, b: a + b)
-    assert timed(1, 2) == 3 and timed(3, 4) == 7
-    assert timed.take() == 1.5
-    timed(0, 0)
-    assert timed.take() == 2.0 and timed.take() == 0
+def test_validation_is_answered_with_one_token_and_not_measured(tmp_path):
+    make_model("tiny", tmp_path)
+    args = Args(**SIZES)
+    sampler = WatchedSampler(start_sampler("transformers", tmp_path, args.window), args)
+    rollout = sampler.generate([[5] * 20, [6] * 19], 1, args.window, 42, problem_ids=["a", "b"])
+    assert [len(response) for response in rollout.responses] == [1, 2] and sampler.lengths == [] == sampler.tails
 
 
 @pytest.mark.parametrize("bad", [dict(batch=12), dict(steps=0), dict(trl=True, lognormal=True)])
