@@ -37,8 +37,7 @@ from common.run.unknown import UNKNOWN, reads_unknown
 class Args:
     # --- objective ---
     reward_verdict: Literal["authors", "strict"] = "authors"
-    """verdict that pays the task reward; authors: math-verify on the whole text, as in the paper's code, which pays
-    for answers without a box and for cut-off responses; strict: the last complete box only"""
+    """verdict that pays; authors: math-verify on the whole text, boxed or not, as in the paper; strict: the last box"""
     fixed_length: bool = False
     """treat EOS as an ordinary token, so that every response fills the window (App. B)"""
     grade_after_eos: bool = False
@@ -100,7 +99,7 @@ class Args:
     compile_layers: bool = True
     """compile MLPs and norms on a GPU: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory outside the optimizer step; also done where a run fits a GPU in no other way"""
+    """keep Adam's moments in host memory outside the optimizer step; also done if a GPU would be too small otherwise"""
     gpu_memory_utilization: arg.Share = 0.4
     """share of the GPU's memory that vLLM may take while it samples"""
     skip_memory_check: bool = False
@@ -192,7 +191,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
         if step % args.eval_every == 0 or step == args.num_steps:
             with metrics.pause():
                 figures = validate(sampler, tokenizer, grader, *validation, args)
-                run.save(step, policy, optimizer, tokenizer, figures)
+                run.save(step, policy, optimizer, tokenizer, sampler.stop_ids, figures)
         if step == args.num_steps:
             run.log(step, figures)
             break

@@ -16,18 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from jinja2 import TemplateError
 from tqdm import tqdm
 
 from common.grading import last_box
+from common.rollout import generator
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
 DEEPSCALER_HELD_OUT = 500
-# Keys of the generators that a training seed starts: numbers that are drawn for different purposes are independent.
-# No key is 0, because numpy takes [seed] and [seed, 0] for the same seed.
-EPOCH_KEY, SUBSET_KEY, OBJECTIVE_KEY = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Problem:
     """One problem with its reference answer (LaTeX, without the box).
 
     `selections` says which choice of the best checkpoint it counts for when it validates: "authors" as the paper's
-    authors chose, "honest" on problems that are in no reported test set.
+    authors chose, "held_out" on problems that are in no reported test set.
     """
 
     id: str
@@ -44,7 +41,7 @@ class Problem:
     dataset: str
     level: int | None = None
     subject: str | None = None
-    selections: frozenset[str] = frozenset({"authors", "honest"})
+    selections: frozenset[str] = frozenset({"authors", "held_out"})
     repeat_of: str | None = None  # id of the problem that this one repeats
 
     @property
@@ -117,7 +114,7 @@ LOCAL_FILE = 'a local .jsonl or .jsonl.gz file with "problem" and "answer" on ev
 
 
 def load_problems(name: str) -> list[Problem]:
-    """Gives the problems of a known data set or of a local file, in their own order, duplicates kept.
+    """Returns the problems of a known data set or of a local file, in their own order, duplicates kept.
 
     "deepscaler" leaves out rows without an answer and the rows that `validation_of` holds out. Raises ValueError, in
     one line, for an unknown name, a hub that cannot be reached, or a file that is empty, broken or lacks a field.
@@ -154,7 +151,7 @@ def problems_from_hub(name: str) -> list[Problem]:
 
 
 def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
-    """Gives the problems of a hub data set from its rows; ids are the rows' own (MATH-500) or name and row from 0.
+    """Returns the problems of a hub data set from its rows; ids are the rows' own (MATH-500) or name and row from 0.
 
     A row without an answer is left out of "deepscaler" (a known gap of that set) and raises ValueError in any other, as
     does a missing column.
@@ -193,7 +190,7 @@ def problems_from_file(path: Path) -> list[Problem]:
 
 
 def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """Gives (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
+    """Returns (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
 
     Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or
     holds nothing.
@@ -222,7 +219,7 @@ def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
 
 
 def level_of(value: object) -> int | None:
-    """Gives 3 for 3 and for "Level 3"; None without a number ("Level ?" in two problems of MATH) or without a level."""
+    """Returns 3 for 3 and for "Level 3"; None without a level or without a number ("Level ?" in two MATH problems)."""
     digits = re.search(r"\d+", str(value))
     return int(digits.group()) if digits else None
 
@@ -231,17 +228,17 @@ def level_of(value: object) -> int | None:
 
 
 def validation_of(name: str) -> list[Problem]:
-    """Gives the problems on which training on the data set `name` is validated, with their `selections`.
+    """Returns the problems on which training on the data set `name` is validated, with their `selections`.
 
     "math": the 5,000 test problems, as the authors did; those of MATH-500, a reported set, count for "authors" only.
-    "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("honest").
+    "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("held_out").
     Raises ValueError for other data sets, which need --validation-dataset.
     """
     if name == "math":
         reported = {normal_text(p.problem) for p in load_problems("math500")}
         test = load_problems("math_test")
         missing = len(reported - {normal_text(p.problem) for p in test})
-        if missing:  # they would count as honest unnoticed
+        if missing:  # they would count as held out unnoticed
             raise ValueError(f"{missing} problems of math500 are not in math_test: the two are not of one edition")
         authors = frozenset({"authors"})
         return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
@@ -252,7 +249,7 @@ def validation_of(name: str) -> list[Problem]:
             for p in load_problems("aime24")
         ]
         held_out = split_deepscaler(problems_from_hub("deepscaler"))[1]
-        return aime + [replace(p, selections=frozenset({"honest"})) for p in held_out]
+        return aime + [replace(p, selections=frozenset({"held_out"})) for p in held_out]
     if name in ("toy", "toy_hard"):
         return load_problems(f"{name}_test")
     raise ValueError(f"no validation problems are known for {name!r}: name some with --validation-dataset")
@@ -275,21 +272,21 @@ def load_training(tokenizer, args) -> tuple[list[Problem], list[list[int]]]:
 
 
 def load_validation(args) -> list[Problem]:
-    """Gives the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
+    """Returns the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems
-    chosen = np.random.default_rng([args.seed, SUBSET_KEY]).permutation(len(problems))[: args.validation_size]
+    chosen = generator("validation subset", args.seed).permutation(len(problems))[: args.validation_size]
     return [problems[i] for i in sorted(chosen)]
 
 
 def normal_text(text: str) -> str:
-    """Gives the text by which two problems are told to be the same: case and blanks do not count."""
+    """Returns the text by which two problems are told to be the same: case and blanks do not count."""
     return " ".join(text.casefold().split())
 
 
 def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Gives (training, held out): the 500 held out occur once and have the lowest hashes, whatever the rows' order."""
+    """Returns (training, held out): the 500 held out occur once and have the lowest hashes, in any order of rows."""
     texts = [normal_text(p.problem) for p in problems]
     once = [text for text, count in Counter(texts).items() if count == 1]
     held_out = set(sorted(once, key=lambda text: hashlib.sha256(text.encode()).digest())[:DEEPSCALER_HELD_OUT])
@@ -301,12 +298,12 @@ def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Probl
 
 
 def prompt_file_of(name: str) -> Path:
-    """Gives the default prompt file of a data set: boxed.txt, or for the miniature, which knows no words, bare.txt."""
+    """Returns the default prompt file of a data set: boxed.txt; bare.txt for the miniature, which knows no words."""
     return PROMPTS / ("bare.txt" if name in TOY else "boxed.txt")
 
 
 def load_wording(prompt_file: str | Path) -> str:
-    """Gives the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
+    """Returns the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
     try:
         wording = Path(prompt_file).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -317,7 +314,7 @@ def load_wording(prompt_file: str | Path) -> str:
 
 
 def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
-    """Gives the worked examples (problem, solution) of a .jsonl file, none for None. Raises as `read_jsonl` does."""
+    """Returns the worked examples (problem, solution) of a .jsonl file, none for None. Raises as `read_jsonl` does."""
     rows = read_jsonl(Path(path), ("problem", "solution")) if path else []
     return [(row["problem"], row["solution"]) for _, row in rows]
 
@@ -450,8 +447,9 @@ def prompt_hash(
     """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
     template's arguments; every result records them."""
     content = [load_wording(prompt_file), load_examples(examples_file)]
-    if system_prompt or chat_template_kwargs:
-        content += [system_prompt, read_template_kwargs(chat_template_kwargs)]
+    arguments = read_template_kwargs(chat_template_kwargs)
+    if system_prompt or arguments:
+        content += [system_prompt, arguments]
     return short_hash(content)
 
 
@@ -463,7 +461,7 @@ def short_hash(content) -> str:
 def fit_window(
     problems: list[Problem], prompts: list[list[int]], max_total_tokens: int
 ) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems and prompts that leave room for a response token in the window; prints how many do not
+    """Returns the problems and prompts that leave room for a response token in the window; prints how many do not
     and up to 20 of their ids.
 
     Raises ValueError if none is left.
@@ -503,5 +501,5 @@ def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> l
             f"holds a problem twice; choose --num-problems {num_problems} or fewer."
         )
     epoch, batch = divmod(step, num_problems // batch_size)
-    order = np.random.default_rng([seed, EPOCH_KEY, epoch]).permutation(num_problems)
+    order = generator("epochs", seed, epoch).permutation(num_problems)
     return order[batch * batch_size : (batch + 1) * batch_size].tolist()

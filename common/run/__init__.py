@@ -7,7 +7,7 @@ runs/<exp>__<model>__<seed>__<time>/
     metrics.jsonl  events.out.*     one line a step, and the same figures for TensorBoard
     samples/step_000100.jsonl       responses to read
     checkpoints/step_000100/        a plain Hugging Face folder: loads anywhere
-    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_honest.json)
+    checkpoints/best_authors.json   which step was best, by the authors' selection and by ours (best_held_out.json)
     resume/step_000100/             optimizer and float32 parameters, newest only
     results/                        written by common.evaluate
 """
@@ -29,13 +29,13 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import AutoConfig
 
-from common.data import OBJECTIVE_KEY, prompt_file_of, prompt_hash
+from common.data import prompt_file_of, prompt_hash
 from common.logprob import SUPPORTED
+from common.rollout import generator
 from common.run.arguments import REFUSED, parse
 from common.run.checkpoint import (
     load_state,
@@ -93,8 +93,7 @@ def start_processes(seed: int) -> torch.device:
 def seed_generators(seed: int, step: int) -> None:
     """Seeds torch's global generators from seed, step and rank, for objectives that draw random numbers: so a resumed
     run draws what an unbroken one does, and no two ranks or steps draw the same. Sampling has generators of its own."""
-    key = np.random.SeedSequence([seed, OBJECTIVE_KEY, step, dist.get_rank()])
-    torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+    torch.manual_seed(int(generator("script", seed, step, word=dist.get_rank()).integers(2**63)))
 
 
 def rank_slice(count: int) -> slice:
@@ -178,6 +177,7 @@ class Run:
         folder is not a run's, or if its arguments, script or data were different."""
         if not (self.folder / "args.json").exists():
             raise ValueError(f"--resume {self.folder}: no args.json is there, so there is nothing to resume.")
+        self._check_script()
         before = read_json(self.folder / "args.json", "write the arguments of the first start into it")
         now = json.loads(json.dumps(dataclasses.asdict(self.args)))
         changed = [key for key in now if key not in FREE_ON_RESUME and now[key] != before.get(key)]
@@ -186,7 +186,7 @@ class Run:
             raise ValueError(
                 f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there)."
             )
-        self._check_script_and_data()
+        self._check_data()
         latest = self.folder / "resume" / "latest.json"
         if latest.exists():
             return read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
@@ -197,34 +197,39 @@ class Run:
             )
         return None
 
-    def _check_script_and_data(self) -> None:
-        """Raises ValueError, with what differs, if the run was started with another script or other data. A file that
+    def _check_script(self) -> None:
+        """Raises ValueError, with the differing lines, if the run was started with another script. A script.py that the
+        user has renamed is not compared."""
+        kept = self.folder / "script.py"
+        if not (self.script.exists() and kept.exists()):
+            return
+        before, now = kept.read_text(encoding="utf-8"), self.script.read_text(encoding="utf-8")
+        if before != now:
+            raise ValueError(
+                f"--resume {self.folder}: {self.script.name} is not the script that this run was started with:\n"
+                f"{short_diff(before, now, str(kept), str(self.script))}"
+                f"Resume with the script of the run: PYTHONPATH=. python {kept} ... If the change is meant, rename "
+                f"{kept}, and the run goes on with the new script."
+            )
+
+    def _check_data(self) -> None:
+        """Raises ValueError, with what differs, if the run was started with other problems or prompts. A data.json that
         the user has renamed is not compared."""
-        script, data = self.folder / "script.py", self.folder / "data.json"
-        if self.script.exists() and script.exists():
-            before, now = script.read_text(encoding="utf-8"), self.script.read_text(encoding="utf-8")
-            if before != now:
-                raise ValueError(
-                    f"--resume {self.folder}: {self.script.name} is not the script that this run was started with:\n"
-                    f"{short_diff(before, now, 'script.py of the run', self.script.name)}"
-                    f"Resume with the script of the run: python {script} ... If the change is meant, rename {script}, "
-                    "and the run goes on with the new script."
-                )
-        if self.data and data.exists():
-            before = read_json(data, "rename it, and the run goes on without comparing its data")
-            differences = [
-                f"{what} of the {name} set ({now['dataset']}): {now['count']} now, {before[name]['count']} before, "
-                "with another content"
-                for name, now in self.data.items()
-                for what in ("problems", "prompts")
-                if name in before and before[name][what] != now[what]
-            ]
-            if differences:
-                raise ValueError(
-                    f"--resume {self.folder}: the data has changed since the run was started: "
-                    f"{'; '.join(differences)}. Put the old data back. If the change is meant, rename {data}, and the "
-                    "run goes on with the new data."
-                )
+        kept = self.folder / "data.json"
+        if not (self.data and kept.exists()):
+            return
+        before = read_json(kept, "rename it, and the run goes on without comparing its data")
+        differences = [
+            f"the {what} of the {name} set {now['dataset']} ({before[name]['count']} before, {now['count']} now)"
+            for name, now in self.data.items()
+            for what in ("problems", "prompts")
+            if name in before and before[name][what] != now[what]
+        ]
+        if differences:
+            raise ValueError(
+                f"--resume {self.folder}: other data than at the first start: {' and '.join(differences)}. Put the old "
+                f"data back. If the change is meant, rename {kept}, and the run goes on with the new data."
+            )
 
     def _cut_back(self, step: int) -> None:
         """Drops metrics lines from `step` on, which will be made again, and what a kill left half written."""
@@ -333,11 +338,13 @@ class Run:
             dist.barrier()  # torchrun ends the others as soon as one has left
             sys.exit(STOPPED)
 
-    def save(self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, figures: dict[str, float]) -> None:
+    def save(
+        self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, stop_ids, figures: dict[str, float]
+    ) -> None:
         """The state to resume, a checkpoint of the policy as it is before `step`, and the best so far by both
         selections. The state comes first: what a kill leaves undone of the rest is made again from it."""
         self._save_resume(step, policy, optimizer)
-        save_model(self.checkpoint_path(step), policy, tokenizer)
+        save_model(self.checkpoint_path(step), policy, tokenizer, stop_ids)
         self.record_best(step, figures)
         if step < self.args.num_steps:
             self._stop_if_asked(step, policy, optimizer)
@@ -346,12 +353,12 @@ class Run:
         return self.folder / "checkpoints" / f"step_{step:06d}"
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_honest.json; the first of equal steps stays. Drops the checkpoints that
+        """Updates best_authors.json and best_held_out.json; the first of equal steps stays. Drops the checkpoints that
         are neither best nor newest, unless all are to be kept."""
         if self.rank:
             return
         keep = {step}
-        for selection in ("authors", "honest"):
+        for selection in ("authors", "held_out"):
             path = self.folder / "checkpoints" / f"best_{selection}.json"
             best = read_json(path, "delete it, and the best of the coming steps is kept") if path.exists() else None
             accuracy = figures.get(f"eval/{selection}")
@@ -421,7 +428,7 @@ def content_hash(rows: list) -> str:
     return digest.hexdigest()
 
 
-def short_diff(before: str, now: str, name_before: str, name_now: str, most: int = 20) -> str:
+def short_diff(before: str, now: str, name_before: str, name_now: str, most: int = 30) -> str:
     """The first `most` lines of a unified diff without context."""
     lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), name_before, name_now, "", "", 0, ""))
     more = [f"... and {len(lines) - most} more lines"] if len(lines) > most else []

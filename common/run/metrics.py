@@ -39,7 +39,7 @@ METRICS = {
     "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; `_se`: standard error",
     "eval/<dataset>/response_length": "validation: mean response length, tokens; `_se`: standard error",
     "eval/authors": "validation accuracy that the authors' selection goes by (for math: MATH-500 is in it)",
-    "eval/honest": "validation accuracy on problems that no reported set contains",
+    "eval/held_out": "validation accuracy on problems that no reported set contains",
 }
 
 # Mean difference of the sampler's and the trainer's log-probabilities, nats a token, that rounding does not make: in

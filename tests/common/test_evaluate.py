@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import ParityGrader, sums, tiny_model
 
 from common import evaluate as module
 from common.data import Problem
-from common.evaluate import Args, aggregate, evaluate, ks, main, problem_metrics, results_dir, summarise
+from common.evaluate import Args, aggregate, evaluate, ks, main, problem_metrics, results_dir, summarise, validate
 from common.grading import Grader
 from common.rollout import Rollout
 
@@ -30,7 +31,10 @@ class FakeSampler:
     def __init__(self, said):
         self.said, self.calls = said, []
 
-    def generate(self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0):
+    stop_ids = [STOP]
+
+    def generate(self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0, stream="train"):
+        self.streams = [*getattr(self, "streams", []), stream]
         self.calls.append((list(problem_ids), n, seed, step, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]
         finished = [not text.endswith("…") for text in texts]
@@ -51,6 +55,20 @@ PROBLEMS = [
     Problem("c", "?", "6", "made", None, None),
 ]
 PROMPTS = [[65, 66], [65], [65, 66, 67]]
+
+
+def test_validation_logs_every_data_set_under_its_own_name(grader):
+    problems = [PROBLEMS[0], replace(PROBLEMS[1], dataset="reported"), PROBLEMS[2]]
+    sampler = FakeSampler(SAID)
+    args = SimpleNamespace(max_total_tokens=64, seed=3)
+    figures = validate(sampler, Letters(), grader, problems, PROMPTS, args)
+    assert figures["eval/made/pass_at_1"] == 0.5 and figures["eval/reported/pass_at_1"] == 0
+    assert figures["eval/made/response_length"] == (10 + 8) / 2 and figures["eval/reported/response_length"] == 12
+    assert figures["eval/authors"] == pytest.approx(1 / 3) and figures["eval/held_out"] == 0.5
+    keys = {f"eval/{name}" for name in ("authors", "held_out")}
+    keys |= {f"eval/{name}/{key}" for name in ("made", "reported") for key in ("pass_at_1", "response_length")}
+    assert set(figures) == keys | {f"{key}_se" for key in keys}
+    assert sampler.streams == ["validation"]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +93,8 @@ def test_evaluate_gives_the_metrics_of_known_responses(grader):
     assert metrics["response_length"] == pytest.approx(sum(sum(row) / 4 for row in lengths) / 3)
     assert metrics["timed_out_frac"] == 0
     assert metrics["authors"] == metrics["pass_at_1"]
-    assert metrics["honest"] == pytest.approx((3 / 4 + 1 / 4) / 2)  # "b" is of a reported set
-    for key in ("pass_at_1", "pass_at_4", "maj_at_4", "response_length", "finished_frac", "authors", "honest"):
+    assert metrics["held_out"] == pytest.approx((3 / 4 + 1 / 4) / 2)  # "b" is of a reported set
+    for key in ("pass_at_1", "pass_at_4", "maj_at_4", "response_length", "finished_frac", "authors", "held_out"):
         assert metrics[f"{key}_se"] >= 0
     assert metrics["pass_at_1_se"] > 0
 
@@ -99,7 +117,7 @@ def test_every_response_has_one_verdict_whether_readable_or_not(grader):
 
 
 def test_selections_without_problems_are_absent_and_repeats_are_one_problem(grader):
-    assert "honest" not in run(grader, [PROBLEMS[1]], [[65]])
+    assert "held_out" not in run(grader, [PROBLEMS[1]], [[65]])
     twice = [replace(p, id=f"{p.id}{i}", repeat_of=p.id) for i in range(2) for p in PROBLEMS]
     said = {p.id: SAID[p.repeat_of] for p in twice}
     settings = dict(n=4, max_total_tokens=64, stop_ids=[STOP], seed=3)
@@ -136,9 +154,9 @@ def program(tmp_path, monkeypatch, grader):
     data = write_problems(tmp_path / "made.jsonl", PROBLEMS)
     wording = tmp_path / "prompt.txt"
     wording.write_text("{problem}")
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_: Letters())
+    monkeypatch.setattr(module, "load_tokenizer", lambda _: Letters())
     monkeypatch.setattr("common.rollout.stop_token_ids", lambda *_: [STOP])
-    monkeypatch.setattr(module, "resolve_model", lambda name: name)
+    monkeypatch.setattr(module, "resolve_model", lambda name, *_: name)
     monkeypatch.setattr(module, "model_hash", lambda _: "0123456789ab")
     monkeypatch.setattr("common.data.render_prompts", lambda _, problems, *__: [[65]] * len(problems))
     out = tmp_path / "out"
@@ -283,7 +301,7 @@ def test_what_names_no_run_or_no_checkpoint_is_refused(training_run):
         (dict(run=both), "must name one run folder and names 2"),  # what a shell makes of a pattern
         (dict(run=[f"{runs}/y__*"]), "must name one run folder and names 0"),
         (dict(run=[str(runs)]), "must name one run folder and names 0"),
-        (dict(run=both[:1], checkpoint=["best_honest"]), "best_honest: .* has step_000000, step_000020, step_000040"),
+        (dict(run=both[:1], checkpoint=["best_of_all"]), "best_of_all: .* has step_000000, step_000020, step_000040"),
         (dict(run=both[:1], model="toy"), "either a model .* or a training run"),
         (dict(), "either a model .* or a training run"),
     ):
@@ -422,7 +440,7 @@ IMPOSSIBLE = [{"n": 0}, {"repeats": 0}, {"temperature": -1.0}, {"temperature": 0
 @pytest.mark.parametrize("changes", IMPOSSIBLE)
 def test_impossible_arguments_are_refused_and_leave_no_file(program, changes):
     run_program, out = program
-    with pytest.raises(ValueError, match="at least|--n 1"):
+    with pytest.raises(ValueError, match="must be|--n 1"):
         run_program(**changes)
     assert not out.exists()
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import random
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,10 @@ import torch
 from conftest import ROOT, ParityGrader, sums, tiny_model
 from transformers import AutoModelForCausalLM
 
+import common.data
 import rloo_task
+from common.data import Problem
+from common.grading import Verdict
 from common.logprob import full_tensor
 from common.run import parse
 from common.run.unknown import UNKNOWN, UnknownRead, reads_unknown
@@ -286,20 +290,136 @@ def test_the_returns_of_the_three_scripts_are_known_early_for_the_task_reward_on
 
 # --- the examples of README, as they stand there ----------------------------------------------------------------------
 
+README = (ROOT / "README.md").read_text()
+BY_HAND = {
+    "logp_per_token": lambda r, p, b, h, n: b / n,
+    "low_entropy": lambda r, p, b, h, n: -h,
+    "entropy_bonus": lambda r, p, b, h, n: r + 0.01 * h,
+    "contains_answer": lambda r, p, b, h, n: r,
+}
 
-@pytest.mark.parametrize("name", ["random_reward", "logp_per_token"])
-def test_the_examples_of_readme_run_as_they_stand_there(folder, tmp_path, name):
-    command = re.search(rf"^ +(sed .* rloo_tilted.py > {name}.py)$", (ROOT / "README.md").read_text(), re.M).group(1)
-    copy = tmp_path / f"{name}.py"
-    command = command.replace("rloo_tilted.py", str(ROOT / "rloo_tilted.py")).replace(copy.name, str(copy))
-    subprocess.run(command, shell=True, check=True)
-    script = load(copy)
+
+def example(name: str, folder: Path) -> ModuleType:
+    """The copy that a sed command of README makes."""
+    (command,) = re.findall(rf"^    (sed .* > {name}.py)$", README, re.M)
+    original = re.search(r"rloo_\w+.py", command)[0]
+    subprocess.run(command.replace(original, str(ROOT / original)), shell=True, check=True, cwd=folder)
+    changed = set((folder / f"{name}.py").read_text().splitlines()) - set((ROOT / original).read_text().splitlines())
+    assert len(changed) == 1
+    return load(folder / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_an_example_of_readme_has_the_gradient_computed_by_hand(folder, tmp_path, name):
+    script = example(name, tmp_path)
     with recorded(script) as seen:
-        lines = curves(train(folder, script))
+        run = train(folder, script)
+    lines = curves(run)
     assert len(lines) == 3
-    if name == "random_reward":
-        assert all(0.2 < line["objective/return"] < 0.8 for line in lines[:-1])
-    else:
-        expected = gradient_by_hand(folder, seen, lambda r, p, b, h, n: b / n)
-        assert relative_difference(seen["gradient"], expected) < 1e-4
-        assert all(-6 < line["objective/return"] < 0 for line in lines[:-1])
+    assert relative_difference(seen["gradient"], gradient_by_hand(folder, seen, BY_HAND[name])) < 1e-4
+    if name == "contains_answer":
+        samples = [json.loads(line) for line in (run / "samples" / "step_000000.jsonl").read_text().splitlines()]
+        assert seen["r_task"].tolist() == [float(sample["gold"] in sample["response"]) for sample in samples]
+        assert 0 < seen["r_task"].mean() < 1
+
+
+def test_the_random_reward_of_readme_is_uniform(folder, tmp_path):
+    lines = curves(train(folder, example("random_reward", tmp_path)))
+    assert all(0.2 < line["objective/return"] < 0.8 for line in lines[:-1])
+
+
+def test_the_data_wording_and_system_prompt_of_readme_reach_the_model(folder, tmp_path, monkeypatch):
+    section = README[README.index("## Your own data") :].partition("\n## ")[0]
+    for command in re.findall(r"^    ((?:echo|printf) .*)$", section, re.M):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    commands = [
+        shlex.split(line) for line in re.findall(r"^    python (rloo_task.py --dataset mine.*)$", section, re.M)
+    ]
+    assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(tmp_path / "model", vocab=75)
+    template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    script = copy_of("rloo_task.py", "import torch\n", "import torch  # a copy\n", tmp_path)
+    prompts, apply = [], common.data.apply_template
+
+    def watched(*inputs):
+        prompts[-1].append(apply(*inputs))  # as text: the tiny tokenizer does not know all characters
+        return prompts[-1][-1]
+
+    monkeypatch.setattr(common.data, "apply_template", watched)
+    sizes = "--group-size 2 --num-steps 1 --max-total-tokens 400 --sampler transformers"
+    for number, words in enumerate(commands):
+        run = tmp_path / f"out{number}"
+        prompts.append([])
+        script.main(parse(script.Args, [*words[1:], *sizes.split(), "--model", str(model), "--output-dir", str(run)]))
+    assert all("step by step" in prompt for prompt in prompts[0])
+    assert set(prompts[1]) == {
+        "s:Be brief.\nu:Answer in \\boxed{}. What is the capital of France?\n",
+        "s:Be brief.\nu:Answer in \\boxed{}. Which planet is the largest? (A) Mars (B) Jupiter (C) Venus\n",
+    }
+    hashes = {path.read_text().split("prompt ")[1] for path in tmp_path.glob("out*/*/env.txt")}
+    assert len(hashes) == 2
+
+
+# --- what pays --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grader():
+    from common.grading import Grader
+
+    with Grader(1) as grader:
+        yield grader
+
+
+PAID = [  # response, answer, authors, strict
+    ("The answer is \\boxed{14}.", "14", True, True),
+    ("The answer is 14.", "14", True, False),
+    ("$x = 14$ is one candidate, but", "14", True, False),
+    ("So we get \\boxed{14", "14", False, False),
+    ("So we get \\boxed{15}.", "14", False, False),
+    ("The capital is \\boxed{Paris}.", "Paris", True, True),
+    ("The capital is \\boxed{\\text{Paris}}.", "Paris", True, True),
+    ("The capital is \\boxed{Lyon}.", "Paris", False, False),
+    ("It must be \\boxed{B}.", "B", True, True),
+    ("It must be \\boxed{C}.", "B", False, False),
+]
+
+
+def test_the_verdict_that_pays_is_chosen_and_both_are_logged(grader):
+    problems = [Problem(str(i), "?", answer, "mine") for i, (_, answer, _, _) in enumerate(PAID)]
+    texts = [text for text, *_ in PAID]
+    verdicts = grader.grade(texts, problems)
+    for name, column in (("authors", 2), ("strict", 3)):
+        args = rloo_task.Args(reward_verdict=name)
+        assert rloo_task.task_reward(texts, problems, verdicts, args) == [float(row[column]) for row in PAID]
+
+
+@pytest.mark.parametrize("verdict", ["authors", "strict"])
+def test_the_reward_is_that_of_the_chosen_verdict(folder, tmp_path, verdict):
+    class EveryThird(ParityGrader):
+        def grade(self, texts, problems):
+            return [Verdict(i % 2 == 0, i % 3 == 0, None) for i in range(len(texts))]
+
+    script = copy_of("rloo_task.py", "import torch\n", f"import torch  # {verdict}\n", tmp_path)
+    script.Grader = EveryThird
+    with recorded(script) as seen:
+        lines = curves(train(folder, script, "--reward-verdict", verdict))
+    expected = [float(i % (2 if verdict == "authors" else 3) == 0) for i in range(12)]
+    assert seen["r_task"].tolist() == expected
+    for line in lines[:-1]:
+        assert line["objective/task_reward"] == pytest.approx(1 / 2 if verdict == "authors" else 1 / 3)
+        assert line["objective/strict_reward"] == pytest.approx(1 / 3)
+
+
+# --- what else a copy may do ------------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_ones_own_is_logged(folder, tmp_path):
+    line = '                metrics.mean("objective/return", returns)\n'
+    script = copy_of(
+        "rloo_task.py", line, f'{line}                metrics.mean("mine/spread", returns.var())\n', tmp_path
+    )
+    lines = curves(train(folder, script))
+    assert all(line["mine/spread"] >= 0 for line in lines[:-1])

@@ -1,25 +1,33 @@
 """The training scripts as a user runs them, on a tiny model: curves, checkpoints, resume, flags that change nothing."""
 
+import dataclasses
+import importlib.util
 import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ParityGrader, sums, tiny_model
+import transformers
+from conftest import ROOT, ParityGrader, sums, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
+import beam_eval
+import common.evaluate
 import common.logprob
+import power_sampling
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
 from common.logprob import pack
 from common.rollout import Rollout
 from common.rollout.transformers import TransformersSampler
-from common.run import parse, start_processes
+from common.run import parse, start, start_processes
+from common.run.arguments import REFUSED
 from common.run.metrics import METRICS, Metrics
 
 
@@ -58,7 +66,17 @@ def train(folder: Path, script, *extra: str) -> Path:
     words = f"{data} --validation-dataset {folder / 'problems.jsonl'} {sizes} --warmup-steps 2".split()
     words += [] if "--resume" in extra or "--output-dir" in extra else ["--output-dir", str(out)]
     script.main(parse(script.Args, words + list(extra)))
-    return Path(extra[extra.index("--resume") + 1]) if "--resume" in extra else next(out.iterdir())
+    if "--resume" in extra:
+        return Path(extra[extra.index("--resume") + 1])
+    return next((Path(extra[extra.index("--output-dir") + 1]) if "--output-dir" in extra else out).iterdir())
+
+
+def script_from(path: Path):
+    """A training script, from a file anywhere, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    script = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def curves(run: Path) -> list[dict]:
@@ -209,7 +227,7 @@ def test_skipping_groups_of_equal_rewards_changes_no_parameter_and_no_curve(fold
     assert all(line["sampling/skipped_frac"] == 0 for line in curves(complete)[:-1])
     assert difference(parameters(skipping), parameters(complete)) < 1e-6
     for ours, theirs in zip(curves(skipping), curves(complete), strict=True):
-        assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-4, abs=1e-6)
+        assert ours == pytest.approx(theirs | {k: v for k, v in ours.items() if "skipped" in k}, rel=1e-3, abs=1e-5)
 
 
 def test_without_base_curves_the_task_run_is_the_same_and_the_figures_are_missing_not_made_up(folder):
@@ -349,16 +367,91 @@ def test_resume_refuses_other_arguments_and_an_empty_folder(folder, tilted, tmp_
         train(folder, rloo_tilted, *TILTED, "--resume", str(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def of_task_reward(folder, tmp_path_factory):
+    """A finished run of rloo_task.py on data of its own; its tests leave it as it is."""
+    own = tmp_path_factory.mktemp("own")
+    sums(own, 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rloo_task, "Grader", ParityGrader)
+        return train(folder, rloo_task, "--dataset", str(own / "problems.jsonl"), "--output-dir", str(own / "runs"))
+
+
+def resume(folder: Path, script, run: Path, *extra: str) -> Path:
+    data = str(run.parent.parent / "problems.jsonl")
+    return train(folder, script, "--dataset", data, "--output-dir", str(run.parent), "--resume", str(run), *extra)
+
+
+def test_the_run_folder_keeps_the_script_and_hashes_of_the_data(folder, of_task_reward):
+    assert (of_task_reward / "script.py").read_text() == (ROOT / "rloo_task.py").read_text()
+    data = json.loads((of_task_reward / "data.json").read_text())
+    assert [data[name]["count"] for name in ("training", "validation")] == [12, 12]
+    assert data["training"]["problems"] != data["training"]["prompts"]
+    assert data["training"]["problems"] == data["validation"]["problems"]  # two files of one content
+    assert resume(folder, rloo_task, of_task_reward) == of_task_reward  # the same script and data: goes on
+
+
+def test_a_run_is_not_continued_by_another_script(folder, of_task_reward, tmp_path):
+    before = (of_task_reward / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"rloo_sharpen.py is not the script") as error:
+        resume(folder, rloo_sharpen, of_task_reward)
+    said = str(error.value).splitlines()
+    assert "  -    return r_task" in said and "  +    return logp_base" in said and len(said) < 35
+    assert f"rename {of_task_reward / 'script.py'}" in said[-1]
+    edited = tmp_path / "rloo_task.py"
+    edited.write_text((ROOT / "rloo_task.py").read_text().replace("    return r_task\n", "    return 2 * r_task\n"))
+    with pytest.raises(ValueError, match=r"(?s)  -    return r_task\n  \+    return 2 \* r_task\n"):
+        resume(folder, script_from(edited), of_task_reward)
+    assert (of_task_reward / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_with_a_new_script_where_the_user_renames_the_old_one(folder, of_task_reward, tmp_path):
+    run = shutil.copytree(of_task_reward.parent.parent, tmp_path / "own") / "runs" / of_task_reward.name
+    args = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps(args | {"dataset": str(tmp_path / "own" / "problems.jsonl")}))
+    (run / "script.py").rename(run / "script_before.py")
+    resume(folder, rloo_sharpen, run)
+    assert (run / "script.py").read_text() == (ROOT / "rloo_sharpen.py").read_text()
+
+
+@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections"])
+def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatch, which):
+    path, line = of_task_reward.parent.parent / "problems.jsonl", ""
+    if which == "training":
+        replaced, text = path, path.read_text().replace('"answer": "6"', '"answer": "7"')
+        line = rf"the problems of the training set {path} \(12 before, 12 now\)\. Put"
+    elif which == "validation":
+        replaced = folder / "problems.jsonl"
+        text = replaced.read_text() + '{"id": "p12", "problem": "12+12=", "answer": "24"}\n'
+        line = rf"the problems of the validation set {replaced} \(12 before, 13 now\) and the prompts of the validation"
+    elif which == "prompts":
+        replaced, text = folder / "bare.txt", "={problem}\n"
+        line = rf"the prompts of the training set {path} .* and the prompts of the validation set"
+    else:
+        chosen = rloo_task.load_validation
+        authors = lambda args: [dataclasses.replace(p, selections=frozenset({"authors"})) for p in chosen(args)]  # noqa: E731
+        monkeypatch.setattr(rloo_task, "load_validation", authors)
+        replaced, text = path, path.read_text()
+        line = r"the problems of the validation set"
+    before = replaced.read_text()
+    replaced.write_text(text)
+    try:
+        with pytest.raises(ValueError, match=f"other data than at the first start: {line}.* rename .*data.json"):
+            resume(folder, rloo_task, of_task_reward)
+    finally:
+        replaced.write_text(before)
+
+
 def test_the_best_checkpoints_are_kept_by_both_selections_and_the_rest_is_pruned(folder, tmp_path):
     args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)])
     run = rloo_tilted.Run(args, "rloo_tilted.py")
     accuracies = {0: (0.1, 0.5), 20: (0.6, 0.3), 40: (0.6, 0.4), 60: (0.2, 0.1)}
-    for step, (authors, honest) in accuracies.items():
+    for step, (authors, held_out) in accuracies.items():
         run.checkpoint_path(step).mkdir()
-        run.record_best(step, {"eval/authors": authors, "eval/honest": honest})
+        run.record_best(step, {"eval/authors": authors, "eval/held_out": held_out})
     checkpoints = run.folder / "checkpoints"
     assert json.loads((checkpoints / "best_authors.json").read_text())["step"] == 20  # the first of equals
-    assert json.loads((checkpoints / "best_honest.json").read_text())["step"] == 0
+    assert json.loads((checkpoints / "best_held_out.json").read_text())["step"] == 0
     assert {path.name for path in checkpoints.glob("step_*")} == {"step_000000", "step_000020", "step_000060"}
 
 
@@ -416,6 +509,105 @@ def test_bad_input_is_refused_in_one_line_before_anything_loads(folder, flags, m
     assert "\n" not in str(error.value)
 
 
+# --- refused by the program: one line, exit code 2, nothing loaded, no run folder -------------------------------------
+
+
+def config_of(kind: str) -> PretrainedConfig:
+    return {
+        "gemma": transformers.GemmaConfig,
+        "phi3": lambda: transformers.Phi3Config(pad_token_id=0),
+        "mistral": transformers.MistralConfig,
+        "mixtral": transformers.MixtralConfig,
+        "gpt2": transformers.GPT2Config,
+        "gpt_neox": transformers.GPTNeoXConfig,
+        "t5": transformers.T5Config,
+    }[kind]()
+
+
+def refused(program, words: list[str], capsys, monkeypatch) -> str:
+    """The line that a program is refused with."""
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        start(program.main, program.Args)
+    assert stop.value.code == REFUSED
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    for function in ("transformers.PreTrainedModel.from_pretrained", "common.rollout.start_sampler"):
+        monkeypatch.setattr(function, lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+@pytest.mark.parametrize("kind", ["gemma", "phi3", "mistral", "mixtral", "gpt2", "gpt_neox", "t5"])
+def test_a_model_that_cannot_be_trained_is_refused_at_once(folder, tmp_path, capsys, monkeypatch, nothing_loads, kind):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    config_of(kind).save_pretrained(model)
+    words = f"--model {model} --dataset {folder / 'problems.jsonl'} --output-dir {tmp_path / 'runs'}".split()
+    line = refused(rloo_task, words, capsys, monkeypatch)
+    assert f"is a {kind} model, and training was checked for qwen2, qwen3, llama only" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("program", [rloo_task, common.evaluate, power_sampling, beam_eval], ids=lambda p: p.__name__)
+def test_every_program_refuses_a_folder_without_a_tokenizer(
+    tmp_path, capsys, monkeypatch, nothing_loads, program, kind
+):
+    model = tiny_model(tmp_path / "model", kind)
+    for path in [*model.glob("*token*"), *model.glob("*.jinja")]:
+        path.unlink()
+    words = f"--model {model} --output-dir {tmp_path / 'out'} --max-total-tokens 64".split()
+    line = refused(program, words, capsys, monkeypatch)
+    assert "has no tokenizer that can be read" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("program", [rloo_task, common.evaluate, power_sampling, beam_eval], ids=lambda p: p.__name__)
+def test_every_program_refuses_a_window_longer_than_the_model_has_positions(
+    folder, tmp_path, capsys, monkeypatch, nothing_loads, program
+):
+    words = f"--model {folder / 'model'} --output-dir {tmp_path / 'out'} --max-total-tokens 4096".split()
+    line = refused(program, words, capsys, monkeypatch)
+    assert line == f"--max-total-tokens 4096: {folder / 'model'} has 512 positions; choose no more."
+    assert not (tmp_path / "out").exists()
+
+
+def test_problems_that_the_processes_do_not_divide_are_refused_before_anything_else(tmp_path, monkeypatch):
+    start_processes(0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(rloo_task, "resolve_model", lambda *_, **__: pytest.fail("the model was looked up"))
+    with pytest.raises(ValueError, match="--num-problems 32 is not a multiple of the 3 processes; choose one that is"):
+        rloo_task.main(rloo_task.Args(output_dir=str(tmp_path / "out")))
+
+
+def test_an_interrupt_while_loading_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rloo_task, "load_model", interrupted)
+    data = f"--dataset {folder / 'problems.jsonl'} --validation-dataset {folder / 'problems.jsonl'} --num-problems 2"
+    words = f"program --model {folder / 'model'} {data} --max-total-tokens 400 --output-dir {tmp_path}".split()
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        start(rloo_task.main, rloo_task.Args)
+    assert stop.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
+
+
+def test_ten_steps_without_a_gradient_are_reported(tmp_path, capsys):
+    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
+    for step in range(25):
+        run.log(step, {"losses/grad_norm": 1.0 if step == 12 else 0.0, "objective/task_reward": 0.0})
+    lines = capsys.readouterr().out.splitlines()
+    steps = [
+        lines[i - 1].split("/")[0] for i, line in enumerate(lines) if line.startswith("warning: nothing was learned")
+    ]
+    assert steps == ["step 9", "step 22"]  # ten in a row, and ten after a step that taught something
+    run.close()
+
+
 def test_weights_that_are_a_pickle_are_refused_in_one_line_and_not_read(folder, tmp_path):
     model = shutil.copytree(folder / "model", tmp_path / "model")
     (model / "model.safetensors").unlink()
@@ -455,7 +647,8 @@ def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
     assert seen <= set(ids) and len(seen) >= 3
     assert set(folder.iterdir()) - before == {run.parent} and list(run.parent.iterdir()) == [run]
     assert {path.name for path in run.iterdir() if "events" not in path.name} == {
-        *("args.json", "env.txt", "git.txt", "metrics.jsonl", "samples", "checkpoints", "resume"),
+        *("args.json", "script.py", "data.json", "env.txt", "git.txt", "metrics.jsonl"),
+        *("samples", "checkpoints", "resume"),
     }
 
 
