@@ -103,7 +103,7 @@ class Args:
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass, which saves memory"""
     compile_layers: bool = True
-    """compile MLPs and norms on a GPU: faster, but results differ by rounding and the first step is slow"""
+    """on a GPU, compile every decoder layer: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
     """keep Adam's moments in host memory outside the optimizer step; also done if a GPU would be too small otherwise"""
     gpu_memory_utilization: arg.Share = 0.4

@@ -417,6 +417,8 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
     `prompt_hash` with the wording, `template_hash` with the token ids that chat template and tokenizer make of it.
     Raises ValueError for everything that can be wrong with the data sets: call it before the model is loaded.
     """
+    if not args.dataset:
+        raise ValueError("--dataset needs at least one name.")
     named = {}
     for name in args.dataset:
         problems = load_problems(name)

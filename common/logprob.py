@@ -11,6 +11,7 @@ keys: the tokens of b sequences, each a prompt and a response; V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -18,14 +19,15 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+import transformers
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 
 from common.rollout import Rollout
 
 HALF = (torch.bfloat16, torch.float16)
-SUPPORTED = ("qwen2", "qwen3", "llama")  # whose attention and head were checked against transformers, see tests
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Packed:
     keys: torch.Tensor  # (K,) the position in S of each key, sequence by sequence
     cu_queries: torch.Tensor  # (b + 1,) int32, where each sequence begins in S, and S
     cu_keys: torch.Tensor  # (b + 1,) int32, where each sequence begins in K, and K
-    max_queries: int
-    max_keys: int
+    longest: int  # keys of the longest sequence
+    bound: int  # `longest` rounded up to a power of two: a kernel's upper bound, with few different values
     predictors: torch.Tensor  # (N,) the position in S whose hidden state predicts each response token
     targets: torch.Tensor  # (N,) the response tokens
     segment: torch.Tensor  # (N,) 0..b-1, which response each token belongs to
@@ -88,6 +90,8 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
         tokens, position_ids, keys = np.zeros(2), np.arange(2), np.arange(2)
         cu_queries = cu_keys = np.array([0, 2])
 
+    longest = int(np.diff(cu_keys).max())
+
     def tensor(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
         host = torch.as_tensor(values, dtype=dtype)
         if torch.device(device).type == "cuda":
@@ -102,8 +106,8 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
         keys=tensor(keys, torch.long),
         cu_queries=tensor(cu_queries, torch.int32),
         cu_keys=tensor(cu_keys, torch.int32),
-        max_queries=int(np.diff(cu_queries).max()),
-        max_keys=int(np.diff(cu_keys).max()),
+        longest=longest,
+        bound=1 << (longest - 1).bit_length(),
         predictors=tensor(predictors, torch.long),
         targets=tensor(tokens[own], torch.long),
         segment=tensor(np.repeat(np.arange(len(rows)), length), torch.long),
@@ -167,25 +171,35 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
 # --- attention over a packed row --------------------------------------------------------------------------------------
 
 
+# Not every version of torch has grouped-query attention in this kernel.
+GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def _gather_keys(keys: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """keys[index], whose gradient is added up in float32: a prompt's keys and values collect one from every response of
+    their group, and a sum in bfloat16 would be rounded at each of them."""
+    return keys.float().index_select(0, index).to(keys.dtype)
+
+
 def _varlen_attention(query, key, value, scaling, packed: Packed):
     """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
     a sequence's last query sees all its keys."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    # Gathered in float32, so that the gradients of a prompt's keys are added up over its responses in float32.
-    key, value = (x.float().index_select(0, packed.keys).to(x.dtype) for x in (key, value))  # (K, key heads, dim)
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    key, value = _gather_keys(key, packed.keys), _gather_keys(value, packed.keys)  # (K, key heads, dim)
+    grouped = {"enable_gqa": True} if GROUPED else {}
+    if not GROUPED:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     return varlen_attn(
         query,
         key,
         value,
         packed.cu_queries,
         packed.cu_keys,
-        packed.max_queries,
-        packed.max_keys,
+        packed.bound,
+        packed.bound,
         scale=scaling,
         window_size=(-1, 0),
+        **grouped,
     )
 
 
@@ -193,7 +207,7 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
     """`_packed_attention` without the batch dimension, by the attention of every device: the sequences side by side,
     padded on the right, where a causal mask alone keeps the padding out. A prompt's queries come with each response;
     all but the first response's are dropped."""
-    columns, length = torch.arange(packed.max_keys, device=query.device), packed.cu_keys.diff()[:, None]
+    columns, length = torch.arange(packed.longest, device=query.device), packed.cu_keys.diff()[:, None]
     real = columns < length  # (b, longest)
     own = real & (columns >= length - packed.cu_queries.diff()[:, None])
     index = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, packed.keys)
@@ -278,30 +292,61 @@ def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b).float()
 
 
-def _forward(
-    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = CHUNK
-) -> tuple[torch.Tensor, torch.Tensor]:
-    hidden = model.model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        use_cache=False,
-        packed=packed,
-    ).last_hidden_state[0]
-    return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk, wants_entropy)
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class PackedForward:
+    """Replaces the forward pass of a transformers model by one over a packed row, and nothing else: parameters, their
+    names and what is saved are those of the transformers class. As `forward` it is what FSDP2 and peft wrap."""
+
+    def forward(self, packed: Packed, wants_entropy: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it
+        was drawn from, over the whole vocabulary, nats, without; NaN unless wanted."""
+        hidden = self.model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            use_cache=False,
+            packed=packed,
+        ).last_hidden_state[0]
+        return _LogProbHead.apply(hidden[packed.predictors], self.lm_head.weight, packed.targets, CHUNK, wants_entropy)
+
+
+# The names are those of transformers, which writes them into the config.json of a checkpoint.
+class Qwen2ForCausalLM(PackedForward, transformers.Qwen2ForCausalLM):
+    pass
+
+
+class Qwen3ForCausalLM(PackedForward, transformers.Qwen3ForCausalLM):
+    pass
+
+
+class LlamaForCausalLM(PackedForward, transformers.LlamaForCausalLM):
+    pass
+
+
+# Architectures whose attention and head were checked against transformers, by the tests.
+MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM, "llama": LlamaForCausalLM}
+SUPPORTED = tuple(MODELS)
 
 
 def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it was
-    drawn from, over the whole vocabulary, nats, without."""
-    return causal_lm(policy).packed_logprobs(packed)
+    """Log-probabilities and entropies of the response tokens under the policy, see `PackedForward.forward`."""
+    return causal_lm(policy)(packed)
+
+
+def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
+    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
+    `base` is None, from the policy with its adapters off."""
+    with torch.no_grad():
+        if base is not None:
+            return causal_lm(base)(packed, wants_entropy=False)[0]
+        with policy.disable_adapter():
+            return causal_lm(policy)(packed, wants_entropy=False)[0]
 
 
 def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
     """The transformers model inside a peft wrapper, or the policy itself."""
     return policy.get_base_model() if hasattr(policy, "peft_config") else policy
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
 
 
 def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype, trainable=True) -> torch.nn.Module:
@@ -313,13 +358,10 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
     Raises ValueError for an architecture that was not checked."""
     lora_rank = args.lora_rank if trainable else 0
     dtype = torch.float32 if trainable and not lora_rank else compute_dtype
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, attn_implementation="packed", trust_remote_code=False
-    )
-    if model.config.model_type not in SUPPORTED:
-        raise ValueError(
-            f"{path} is a {model.config.model_type} model; log-probabilities were checked for {', '.join(SUPPORTED)}."
-        )
+    kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+    if kind not in SUPPORTED:
+        raise ValueError(f"{path} is a {kind} model; log-probabilities were checked for {', '.join(SUPPORTED)}.")
+    model = MODELS[kind].from_pretrained(path, dtype=dtype, attn_implementation="packed")
     model.config.use_cache = False
     model.requires_grad_(trainable)
     model.train(trainable)
@@ -334,7 +376,6 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
             model.enable_input_require_grads()
     if args.compile_layers and device.type == "cuda":
         compile_layers(model)
-    type(model).packed_logprobs = _forward
     if torch.distributed.is_initialized():
         wrap(model, device, compute_dtype)
     else:
@@ -342,15 +383,15 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
     return policy
 
 
-def compile_layers(model: PreTrainedModel) -> None:
-    """torch.compile for the MLP and the norms of every layer, whose elementwise work it fuses, at any length of a row.
+def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
+    """torch.compile for every decoder layer as a whole, attention included, for rows of any length.
 
-    Attention is a kernel already. Layers share their code, so there are a few graphs in all: with gradient, without, of
-    the base."""
+    The layer's `forward` is compiled and not its call, so what FSDP2 and activation checkpointing do around it stays
+    outside. All layers share one function, so there are a few graphs: with gradients and without, for a first
+    layer whose input has none, for the base or with adapters off. torch allows eight before it gives up."""
     for layer in model.model.layers:
-        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
-            part.compile(dynamic=True)
-    model.model.norm.compile(dynamic=True)
+        layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
+    model.model.norm.compile(dynamic=True, backend=backend)
 
 
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
@@ -362,7 +403,6 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
     for layer in model.model.layers:
         fully_shard(layer, **options)
     fully_shard(model, **options)
-    register_fsdp_forward_method(model, "packed_logprobs")
     if mesh.size() > 1:  # alone, FSDP2 would divide every gradient by one, into a temporary of its size
         for module in (model, *model.model.layers):
             module.set_gradient_divide_factor(1.0)
@@ -393,13 +433,3 @@ def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             scaling = policy.peft_config["default"].lora_alpha / policy.peft_config["default"].r
             value = (value.float() + scaling * (up.float() @ down.float())).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value
-
-
-def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
-    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
-    `base` is None, from the policy with its adapters off."""
-    with torch.no_grad():
-        if base is not None:
-            return causal_lm(base).packed_logprobs(packed, wants_entropy=False)[0]
-        with policy.disable_adapter():
-            return causal_lm(policy).packed_logprobs(packed, wants_entropy=False)[0]

@@ -303,3 +303,8 @@ def toy_path(config: ToyConfig = ToyConfig()) -> Path:
             unfinished.chmod(0o755)
             unfinished.rename(folder)
     return folder
+
+
+if __name__ == "__main__":
+    SHIPPED.mkdir(exist_ok=True)
+    write_model(ToyConfig(), SHIPPED)

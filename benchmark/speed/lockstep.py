@@ -32,8 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from common.data import fit_window, load_problems, prompt_file_of, render_prompts
 from common.rollout import start_sampler, stop_token_ids
 from common.run import resolve_model, start_processes
-from common.tasks import Journal, Progress, advance, run_tasks
-from power_sampling import Args, Chain, Task
+from power_sampling import Args, Chain, ChainGroup, Journal, Progress, run_groups
 
 
 @dataclass
@@ -76,21 +75,20 @@ def deepened(model: str, layers: int, folder: str) -> str:
     return folder
 
 
-def lockstep(sampler, tasks: Iterator[Task], live: int, journal, progress) -> Iterator[Task]:
-    """As `run_tasks`, but all move together, and the next ones begin when all have ended."""
-    while together := list(itertools.islice(tasks, live)):
-        for task in together:
-            advance(task)
-        while moving := [task for task in together if task.requests]:
-            for task in moving:
-                for request in task.requests:
+def lockstep(sampler, groups: Iterator[ChainGroup], live: int, journal, progress) -> Iterator[ChainGroup]:
+    """As `run_groups`, but all move together, and the next ones begin when all have ended."""
+    while together := list(itertools.islice(groups, live)):
+        for group in together:
+            group.advance()
+        while moving := [group for group in together if group.requests]:
+            for group in moving:
+                for request in group.requests:
                     sampler.submit(request)
             samples = {}
-            while len(samples) < sum(len(task.requests) for task in moving):
+            while len(samples) < sum(len(group.requests) for group in moving):
                 samples |= {sample.key: sample for sample in sampler.collect()}
-            for task in moving:
-                drawn = [samples[request.key] for request in task.requests]
-                advance(task, drawn)
+            for group in moving:
+                group.advance([samples[request.key] for request in group.requests])
         yield from together
 
 
@@ -120,17 +118,17 @@ def main(settings: Settings) -> None:
 
     engine.step = timed
 
-    def tasks() -> Iterator[Task]:
+    def groups() -> Iterator[ChainGroup]:
         for i in range(settings.num_chains):
             place = i // 16
-            yield Task(Args(**shared), settings.seed, stop_ids, problems[place].id, prompts[place], [i % 16])
+            yield ChainGroup(Args(**shared), settings.seed, stop_ids, problems[place].id, prompts[place], [i % 16])
 
     def measure(name: str, loop, journal=None) -> dict[str, Chain]:
         sampler.llm.reset_prefix_cache()
         steps.clear()
         start, cpu_start = time.perf_counter(), time.process_time()
-        ended = loop(sampler, tasks(), settings.live_chains, journal, Progress("", settings.num_chains))
-        chains = {task.name: task.chains[0] for task in ended}
+        ended = loop(sampler, groups(), settings.live_chains, journal, Progress("", settings.num_chains))
+        chains = {group.name: group.chains[0] for group in ended}
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
         tokens, cached = (sum(getattr(c, f"{key}_tokens") for c in chains.values()) for key in ("generated", "cached"))
         print(
@@ -149,9 +147,9 @@ def main(settings: Settings) -> None:
         for turn in range(settings.turns):
             slow = measure("lockstep", lockstep)
             # The program's loop keeps its journal while it is timed, the other one has none.
-            fast = measure("no lockstep", run_tasks, Journal(Path(folder) / f"{turn}"))
+            fast = measure("no lockstep", run_groups, Journal(Path(folder) / f"{turn}", vars(settings)))
             sampler.deterministic = False
-            free = measure("free", run_tasks, Journal(Path(folder) / f"{turn}-free"))
+            free = measure("free", run_groups, Journal(Path(folder) / f"{turn}-free", vars(settings)))
             sampler.deterministic = True
     best = {name: [min(column) for column in zip(*found, strict=True)] for name, found in times.items()}
     tokens, free_tokens = (sum(c.generated_tokens for c in chains.values()) for chains in (fast, free))

@@ -198,12 +198,12 @@ def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
 
 
 def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes plain host tensors in the optimizer's state what the optimizer works with: on the device, sharded as the
-    parameters are."""
+    """Makes the optimizer's state what the optimizer works with: on the device, sharded as the parameters are. It may
+    have been plain host tensors, or be there already."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
-            local_tensor(moved).copy_(value, non_blocking=True)
+            local_tensor(moved).copy_(local_tensor(value), non_blocking=True)
             state[key] = moved
 
 
