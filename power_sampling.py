@@ -179,7 +179,7 @@ class Task:
         return bool(chain.y.tokens) and chain.y.tokens[-1] in self.stop_ids
 
     def uniforms(self, chain: Chain, count: int, stream: int) -> np.ndarray:
-        return uniforms(self.seed, self.step, self.word, chain.index, count, stream)
+        return uniforms(self.seed, self.step, self.word, chain.index, count, f"power {stream}")
 
     def propose(self, asked: list[tuple[Chain, int, int]]) -> Iterator[list[Request]]:
         """For each (chain, cut, end) the chain's answer with all from its cut on drawn anew from q, up to that end."""

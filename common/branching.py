@@ -77,7 +77,7 @@ def _run_vllm(sampler: VLLMSampler, searches: list, num_tokens: int, at_once: in
                 live[search] = [ask(search, [])]
             if not live:
                 return
-            for output in engine.step():
+            for output in sampler.step():
                 found = output.outputs[0].logprobs
                 for i, j in zip(found.start_indices, found.end_indices, strict=True):
                     if output.request_id in arrived:  # else it was aborted meanwhile

@@ -375,7 +375,7 @@ def main(args: Args, sampler=None) -> list[dict]:
     """Evaluates and gives the summary of each data set. `sampler` stands in for the one that would be started."""
     from transformers import AutoTokenizer
 
-    from common.rollout import start_sampler, stop_token_ids
+    from common.rollout import shut_down, start_sampler, stop_token_ids
 
     if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
         raise ValueError("--n, --repeats and --batch-size must be at least 1, and --temperature at least 0.")
@@ -393,9 +393,10 @@ def main(args: Args, sampler=None) -> list[dict]:
             path = results_dir(args.model, args.output_dir) / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
             file = ResponsesFile(path, settings | what | {"seed": seed}, rank)
             work.append((problems, prompts, path, file))
+    started = None
     with Grader(args.num_grading_workers) as grader:
         if sampler is None:
-            sampler = start_sampler(args.sampler, model, args.max_total_tokens, device=device)
+            sampler = started = start_sampler(args.sampler, model, args.max_total_tokens, device=device)
         for problems, prompts, path, file in work:
             done = file.records()
             todo = [i for i in range(rank, len(problems), world) if problems[i].id not in done]
@@ -419,6 +420,8 @@ def main(args: Args, sampler=None) -> list[dict]:
                 left = (time.perf_counter() - start) / count * (len(todo) - count)
                 print(f"{path.stem}  {count}/{len(todo)} problems  left {left / 60:.0f} min", flush=True)
     dist.barrier()  # every rank's file is complete
+    if started:
+        shut_down(started)
     if rank:
         return []
     summaries, table = [], []
@@ -444,6 +447,5 @@ def main(args: Args, sampler=None) -> list[dict]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Args, description=__doc__))
-        dist.destroy_process_group()
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -15,12 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from common.data import Problem
 from common.evaluate import ResponsesFile, grade_records, new_record
 from common.grading import Grader
-from common.rollout import Rollout, Sample, problem_word
+from common.rollout import Rollout, Sample
 
 
 def advance(task, samples: list[Sample] | None = None) -> None:
@@ -133,7 +131,8 @@ def sample_problems(sampler, tokenizer, grader: Grader, work: list, at_once: int
     """
     journal = Journal(path.with_suffix(".moves") / file.path.stem)  # each process has its own
     before = sum(part.stat().st_size for part in [*journal.folder.iterdir(), *file.folder.glob(file.path.name)])
-    torch.manual_seed(problem_word(f"{file.settings['seed']} {before}"))  # vLLM's; taken up, a run draws other numbers
+    # For vLLM's proposals. A run that is taken up again has written more bytes, so that it draws other numbers.
+    sampler.seed_requests(f"power {file.settings['dataset']}", file.settings["seed"], before)
 
     def write(problem: Problem, prompt: list[int], tasks: list, seconds: float) -> None:
         chains = sorted((chain for task in tasks for chain in task.chains), key=lambda chain: chain.index)

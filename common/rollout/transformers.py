@@ -14,10 +14,11 @@ from common.rollout import (
     Request,
     Rollout,
     Sample,
-    _budgets,
-    _problem_words,
-    _raise_if_missing,
-    _rollout,
+    check_all_pushed,
+    kv_token_bytes,
+    make_rollout,
+    problem_words,
+    response_budgets,
     uniforms,
 )
 
@@ -93,9 +94,9 @@ ALL_ATTENTION_FUNCTIONS.register("cache_attention", _cache_attention)
 class TransformersSampler:
     """Batched sampler over its own unsharded transformers model (Qwen2, Qwen3, Llama).
 
-    The t-th token of row (problem, sample) inverts the distribution function, in float64, at the t-th number of a
-    counter-based generator with key (seed, step) and counter (problem, sample): a response is a function of (weights,
-    seed, step, problem, sample), whatever batch it runs in (up to rounding of the logits).
+    The t-th token of row (problem, sample) inverts the distribution function, in float64, at the t-th number of the
+    generator of (stream, seed, step, problem, sample): a response is a function of these and of the weights, whatever
+    batch and process it runs in (up to rounding of the logits).
 
     max_batch: rows that run at the same time; kv_cache_memory_bytes (default 4 GiB) lowers it where rows are long
     """
@@ -131,32 +132,32 @@ class TransformersSampler:
         problem_ids: Sequence | None = None,
         temperature: float = 1.0,
         fixed_length: bool = False,
+        stream: str = "train",
     ) -> Rollout:
-        """Gives n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens.
+        """Samples n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens.
 
-        temperature 0 is greedy; fixed_length takes stop tokens for ordinary ones. problem_ids (default: the places in
-        `prompts`) name the random numbers, with seed and step.
+        temperature 0 is greedy; with fixed_length, stop tokens are ordinary tokens. The random numbers are those of
+        stream, seed, step and problem_ids (default: this process and the place in `prompts`): `stream` says what the
+        samples are for, so that training, validation and evaluation draw independently even with one seed.
         Raises ValueError if a prompt leaves no room for a response, or if a problem id comes twice.
         """
-        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
-        words = _problem_words(problem_ids, len(prompts))
+        budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = problem_words(problem_ids, len(prompts))
         rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
         size = self.capacity(max_total_tokens)
         responses, sampler_logp = [], []
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            numbers = [uniforms(seed, step, words[p], sample, budgets[p]) for p, sample in chunk]
+            numbers = [uniforms(seed, step, words[p], sample, budgets[p], stream) for p, sample in chunk]
             tokens, logp = self._sample([prompts[p] for p, _ in chunk], numbers, temperature, fixed_length)
             responses += tokens
             sampler_logp += logp
-        return _rollout(prompts, responses, sampler_logp, n, self.stop_ids)
+        return make_rollout(prompts, responses, sampler_logp, n, self.stop_ids)
 
     def capacity(self, max_total_tokens: int) -> int:
         """Gives the number of rows of this length that run at the same time."""
-        config = self.model.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
-        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+        row_bytes = max_total_tokens * kv_token_bytes(self.model.config, self.model.dtype.itemsize)
+        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // row_bytes))
 
     def submit(self, request: Request) -> None:
         """Takes a request; `collect` samples for all that wait."""
@@ -280,7 +281,10 @@ class TransformersSampler:
                 )
             state[name].copy_(tensor)
             missing.discard(name)
-        _raise_if_missing(missing)
+        check_all_pushed(missing)
+
+    def seed_requests(self, stream: str, seed: int, step: int = 0) -> None:
+        """Nothing to do: each request brings its random numbers."""
 
     def sleep(self) -> None:
         """Nothing to do: the cache lives for one `generate` only."""

@@ -1,19 +1,35 @@
 """vLLM in this process, with weights pushed in place, and its normalisers of each token's law."""
 
-import hashlib
+import io
 import os
 import random
+import sys
+import warnings
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config as inductor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.rollout import NamedTensors, Request, Rollout, Sample, _budgets, _problem_words, _raise_if_missing, _rollout
+from common.rollout import (
+    NamedTensors,
+    Request,
+    Rollout,
+    Sample,
+    check_all_pushed,
+    engine_bytes,
+    kv_cache_bytes,
+    make_rollout,
+    problem_words,
+    random_key,
+    rank,
+    response_budgets,
+)
 from common.rollout.transformers import entropy, inverse_cdf, log_z
 
 
@@ -118,18 +134,86 @@ def logits_processor(recorder: Recorder) -> type:
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were."""
+def _own_randomness(key: int) -> Iterator[None]:
+    """Seeds the global generators, which the engine draws from and reseeds; the trainer gets them back as they were.
+
+    key: 128 bits
+    """
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        _seed_globals(key)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy_state)
+
+
+def _seed_globals(key: int) -> None:
+    """Seeds the generators that engines draw from, numpy's (the second model runner) and torch's, and Python's."""
+    random.seed(key)
+    np.random.seed(np.frombuffer(key.to_bytes(16, "little"), np.uint32))
+    torch.manual_seed(key % 2**64)
+
+
+class EngineThreads:
+    """A block in which the engine runs, with the threads it wants; outside it the trainer has its own again.
+
+    In this process, which is the trainer's too, vLLM sets torch to one CPU thread and inductor to one compilation
+    thread (on a CPU it disables `torch.set_num_threads`). Its compiled code was made with these settings and so runs
+    with them.
+    """
+
+    VARIABLE = "TORCHINDUCTOR_COMPILE_THREADS"
+
+    def __init__(self):
+        self.engine: tuple[int, int] | None = None  # torch's and inductor's threads; known after the first block
+
+    def __enter__(self) -> None:
+        self.trainer, self.set_num_threads = self._get(), torch.set_num_threads
+        self.variable = os.environ.get(self.VARIABLE)
+        if self.engine:
+            self._set(*self.engine)
+
+    def __exit__(self, *_) -> None:
+        self.engine = self._get()
+        torch.set_num_threads = self.set_num_threads
+        self._set(*self.trainer)
+        os.environ.pop(self.VARIABLE, None)
+        if self.variable is not None:
+            os.environ[self.VARIABLE] = self.variable
+
+    @staticmethod
+    def _get() -> tuple[int, int]:
+        return torch.get_num_threads(), inductor.compile_threads
+
+    @staticmethod
+    def _set(num_threads: int, compile_threads: int) -> None:
+        if num_threads != torch.get_num_threads():
+            torch.set_num_threads(num_threads)
+        inductor.compile_threads = compile_threads
+
+
+def _quiet() -> bool:
+    return os.environ.get("VLLM_LOGGING_LEVEL", "").upper() in ("ERROR", "CRITICAL")
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Holds back what is printed to stderr (progress bars, harmless warnings) and shows it only if the start fails.
+
+    Where VLLM_LOGGING_LEVEL asks for more than errors, it does nothing.
+    """
+    if not _quiet():
+        yield
+        return
+    held = io.StringIO()
+    try:
+        with redirect_stderr(held), warnings.catch_warnings(action="ignore"):
+            yield
+    except BaseException:
+        print(held.getvalue(), file=sys.stderr)
+        raise
 
 
 class _AtOnce:
@@ -201,24 +285,35 @@ class VLLMSampler:
         deterministic: bool = False,
         **engine_args,
     ):
-        from vllm import LLM
-
         self.max_total_tokens, self.stop_ids = max_total_tokens, list(stop_ids)
         self.on_gpu = torch.cuda.is_available()
+        config = AutoConfig.from_pretrained(model)
+        with torch.device("meta"):
+            shapes = AutoModelForCausalLM.from_config(config)
+        self.names = set(shapes.state_dict())
+        # A method that asks again and again keeps the last answer of each chain cached beside the one that is sampled.
+        rows = 2 * max_num_seqs if requests else max_num_seqs
+        shape = (rows, max_total_tokens, (getattr(torch, dtype) if isinstance(dtype, str) else dtype).itemsize)
         if self.on_gpu:
             defaults = dict(enable_sleep_mode=True, async_scheduling=True)
+            limit = gpu_memory_utilization * torch.cuda.get_device_properties().total_memory
+            if kv_cache_memory_bytes is None:
+                _, kv_cache_memory_bytes = engine_bytes(config, shapes.num_parameters(), *shape, limit)
         else:  # vLLM would plan for nearly all memory, and its blocks of 128 tokens would share no short prompt
             defaults = dict(block_size=32)
-            kv_cache_memory_bytes = kv_cache_memory_bytes or 1 << 30
+            if kv_cache_memory_bytes is None:
+                kv_cache_memory_bytes = min(kv_cache_bytes(config, *shape), 1 << 30)
         self.recorder, self.deterministic = None, deterministic
         if requests:
             self.recorder = Recorder(max_total_tokens)
-            defaults["logits_processors"] = [logits_processor(self.recorder)]
-            # Newer engines have a second model runner, which takes another kind of processor.
-            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
-        with _own_randomness(0):
+        self.threads = EngineThreads()
+        with self.threads, _own_randomness(0), _quiet_start():
+            from vllm import LLM  # which sets the number of threads too
+
+            if requests:
+                defaults["logits_processors"] = [logits_processor(self.recorder)]
             self.llm = LLM(
                 model=str(model),
                 dtype=dtype,
@@ -226,6 +321,7 @@ class VLLMSampler:
                 max_num_seqs=max_num_seqs,
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_memory_bytes=kv_cache_memory_bytes,
+                use_tqdm_on_load=not _quiet(),
                 skip_tokenizer_init=True,  # ids in, ids out
                 generation_config="vllm",  # the model's own would set top_p, top_k and more stop ids
                 logprobs_mode="raw_logprobs",  # log p at temperature 1
@@ -233,8 +329,6 @@ class VLLMSampler:
             )
         processor = self.llm.llm_engine.output_processor
         processor.process_outputs = _AtOnce(processor)
-        with torch.device("meta"):
-            self.names = set(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).state_dict())
         self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
         self.stale = False  # weights were lost, or a push did not go through
 
@@ -265,18 +359,19 @@ class VLLMSampler:
         problem_ids: Sequence | None = None,
         temperature: float = 1.0,
         fixed_length: bool = False,
+        stream: str = "train",
     ) -> Rollout:
-        """As TransformersSampler.generate, but for the random numbers, which hang on the whole batch.
+        """Does what `TransformersSampler.generate` does, except that the random numbers depend on the whole batch.
 
-        The same call gives the same samples on a CPU; on a GPU as far as its kernels allow.
+        They are those of stream, seed, step, this process and all problem ids. The same call returns the same samples
+        on a CPU; on a GPU as far as its kernels allow.
         """
         if self.stale:
             raise RuntimeError("the engine has no valid weights since it slept or since a push failed: call push first")
-        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
-        words = _problem_words(problem_ids, len(prompts))
+        budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = problem_words(problem_ids, len(prompts))
         # Requests carry no seed of their own: equal prompts with equal seeds would get equal samples.
-        digest = hashlib.blake2b(repr((seed, step, words)).encode(), digest_size=4).digest()
-        with _own_randomness(int.from_bytes(digest, "little")):
+        with _own_randomness(random_key(stream, seed, step, rank(), *words)), self.threads:
             outputs = self.llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts],
                 [self._params(n, budget, temperature, fixed_length) for budget in budgets],
@@ -284,13 +379,20 @@ class VLLMSampler:
             )
         answers = [answer for output in outputs for answer in output.outputs]
         responses = [list(answer.token_ids) for answer in answers]
-        return _rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
+        return make_rollout(prompts, responses, [answer.logprobs.logprobs for answer in answers], n, self.stop_ids)
 
     def capacity(self, max_total_tokens: int) -> int:
         """Gives the number of requests of this length that run at the same time and keep their cache."""
         config = self.llm.llm_engine.vllm_config
         cached = config.cache_config.num_gpu_blocks * config.cache_config.block_size
         return max(1, min(config.scheduler_config.max_num_seqs, cached // max_total_tokens))
+
+    def seed_requests(self, stream: str, seed: int, step: int = 0) -> None:
+        """Seeds what `submit` and `collect` draw, unless the sampler is deterministic, on this process.
+
+        The generators are the global ones of the program: they are left seeded.
+        """
+        _seed_globals(random_key(stream, seed, step, rank()))
 
     def submit(self, request: Request) -> None:
         """Hands a request to the engine; it runs in `collect`. The engine was started with `requests`."""
@@ -309,11 +411,16 @@ class VLLMSampler:
         )
         self.llm.llm_engine.add_request(str(row), {"type": "token", "prompt_token_ids": request.prompt}, params)
 
+    def step(self) -> list:
+        """Runs one step of the engine; returns the outputs of vLLM that it led to."""
+        with self.threads:
+            return self.llm.llm_engine.step()
+
     def collect(self) -> list[Sample]:
         """Steps the engine until a request is done; gives the samples of those that are, [] if none runs."""
         engine, samples = self.llm.llm_engine, []
         while not samples and engine.has_unfinished_requests():
-            for output in engine.step():
+            for output in self.step():
                 answer = output.outputs[0]
                 key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
                 lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
@@ -340,7 +447,7 @@ class VLLMSampler:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": watched()})
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, now stale: push only while no request is running")
-        _raise_if_missing(missing)
+        check_all_pushed(missing)
         for name, columns in pushed.items():
             if not self.llm.apply_model(partial(_holds, name=name, pushed=columns))[0]:
                 raise RuntimeError(f"the engine is stale: {name} is not what was pushed: use --sampler transformers")
@@ -359,7 +466,7 @@ class VLLMSampler:
         self._wake("weights")
 
     def close(self) -> None:
-        """Ends the engine. vLLM then destroys the process group, the trainer's too: close the sampler last."""
+        """Ends the engine, which ends all process groups, the trainer's too: see `shut_down`."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:

@@ -1,5 +1,6 @@
 """The vLLM sampler with the real engine, on a CPU: the claims of test_rollout.py, and that a stale push is caught."""
 
+import os
 import random
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
 
-from common.rollout import start_sampler
+from common.rollout import shut_down, start_sampler
 from common.rollout.vllm import VLLMSampler
 
 pytest.importorskip("vllm")
@@ -31,12 +33,17 @@ def engine(request, tmp_path_factory):
     def random_state():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
-    before = random_state()
-    sampler = start_sampler("vllm", folder, 96, stop_ids=[STOP], kv_cache_memory_bytes=64 << 20)
-    assert random_state() == before, "starting the engine changed the trainer's random numbers"
+    def threads():
+        variable = os.environ.get("TORCHINDUCTOR_COMPILE_THREADS")
+        return torch.get_num_threads(), torch.set_num_threads, inductor.compile_threads, variable
+
+    before = random_state(), threads()
+    sampler = start_sampler("vllm", folder, 96, stop_ids=[STOP])
+    assert random_state() == before[0], "starting the engine changed the trainer's random numbers"
+    assert threads() == before[1], "starting the engine changed the trainer's threads"
     yield sampler, model
     torch.distributed.barrier()
-    sampler.close()
+    shut_down(sampler)
     assert not torch.distributed.is_initialized()
 
 
@@ -55,6 +62,13 @@ def changed(model, scale=0.05):
         for parameter in copy.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return copy
+
+
+@tied
+def test_the_cache_holds_as_many_full_windows_as_rows_run_and_hardly_more(sampler):
+    cache = sampler.llm.llm_engine.vllm_config.cache_config
+    assert sampler.capacity(96) == 256
+    assert cache.num_gpu_blocks * cache.block_size == 256 * 128 + 128
 
 
 @tied_and_untied
@@ -133,12 +147,12 @@ def test_samples_follow_the_exact_law_and_not_that_of_another_temperature(sample
 
 @tied
 def test_equal_calls_repeat_and_seed_step_and_problems_change_the_samples(sampler):
-    def sample(seed=0, step=0, problem="a"):
-        return sampler.generate([[5, 6]], 2, 96, seed, step, problem_ids=[problem], fixed_length=True).responses
+    def sample(seed=0, step=0, problem="a", **stream):
+        return sampler.generate([[5, 6]], 2, 96, seed, step, [problem], fixed_length=True, **stream).responses
 
-    assert sample() == sample()
-    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b")]
-    assert len(set(map(tuple, different))) == 8
+    assert sample() == sample() == sample(stream="train")
+    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b"), *sample(stream="validation")]
+    assert len(set(map(tuple, different))) == 10
 
 
 @tied
@@ -243,10 +257,10 @@ sampler.close()
 def test_each_rank_of_a_trainer_has_an_engine_of_its_own(tmp_path):
     tiny_model(tmp_path)
     (tmp_path / "rank.py").write_text(RANK)
-    root = Path(__file__).parents[2]
+    tests, root = Path(__file__).parent, Path(__file__).parents[2]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [*torchrun, tmp_path / "rank.py", tmp_path, root, root / "tests"], capture_output=True, text=True, timeout=300
+        [*torchrun, tmp_path / "rank.py", tmp_path, root, tests], capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "rank 0 is right" in run.stdout and "rank 1 is right" in run.stdout
