@@ -13,6 +13,7 @@ V vocabulary.
 import hashlib
 import importlib.util
 import os
+import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 if TYPE_CHECKING:
@@ -220,18 +222,24 @@ def engine_bytes(
 # --- what both samplers share -----------------------------------------------------------------------------------------
 
 
-def response_budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
-    """Returns the number of response tokens that each prompt leaves room for; raises ValueError for a bad request."""
-    if max_total_tokens > window:
-        raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
+def response_budgets(
+    prompts, n: int, window: int, max_total_tokens: int | Sequence[int], temperature: float
+) -> list[int]:
+    """Returns the number of response tokens that each prompt leaves room for; raises ValueError for a bad request.
+
+    max_total_tokens: of prompt and response, one number for all prompts or one for each
+    """
+    limits = [max_total_tokens] * len(prompts) if isinstance(max_total_tokens, int) else list(max_total_tokens)
+    if max(limits, default=0) > window:
+        raise ValueError(f"max_total_tokens {max(limits)} is more than the {window} this sampler was started with")
     if temperature == 0 and n > 1:
         raise ValueError(f"greedy decoding gives {n} equal responses: ask for n=1 at temperature 0")
-    for i, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < max_total_tokens:
+    for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        if not 0 < len(prompt) < limit:
             raise ValueError(
-                f"prompt {i} has {len(prompt)} tokens, the window {max_total_tokens}: drop it (fit_window) or widen it"
+                f"prompt {i} has {len(prompt)} tokens, the window {limit}: drop it (fit_window) or widen it"
             )
-    return [max_total_tokens - len(prompt) for prompt in prompts]
+    return [limit - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
 def make_rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:
@@ -292,6 +300,17 @@ def problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
     if not len(problem_ids) == num_prompts == len(set(problem_ids)):
         raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
     return [problem_word(i) for i in problem_ids]
+
+
+def shows_progress(name: str) -> bool:
+    """Whether there is a progress bar of this name: on the first process, in a terminal, and not of an empty name."""
+    return bool(name) and rank() == 0 and sys.stderr.isatty()
+
+
+def progress_bar(name: str, items: Iterable | None = None, *, total: int | None = None, **_) -> tqdm:
+    """Returns a progress bar on stderr, which appears after two seconds where `shows_progress`. vLLM calls it in place
+    of tqdm, with more arguments."""
+    return tqdm(items, total=total, desc=name, delay=2, leave=False, disable=not shows_progress(name))
 
 
 def rank() -> int:

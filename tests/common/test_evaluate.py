@@ -44,7 +44,7 @@ class FakeSampler:
 
     stop_ids = [STOP]
 
-    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train"):
+    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train", **_):
         self.calls.append((list(problem_ids), n, seed, stream, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]
         finished = [not text.endswith("…") for text in texts]
