@@ -165,7 +165,8 @@ def policy_loss(token_logp, sampler_logp, advantages, cap: float) -> torch.Tenso
     return -(importance_weight * advantages * token_logp).sum()
 
 
-def main(args: Args, sampler=None, grader=None) -> None:
+def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
+    """Trains. Programs of benchmark/ pass a sampler, a grader or a class of run folder to use instead of new ones."""
     device = start_processes(args.seed)
     mine = rank_slice(args.num_problems)  # this process's part of every batch
     dtype = compute_dtype(args.dtype, device)
@@ -176,7 +177,7 @@ def main(args: Args, sampler=None, grader=None) -> None:
     some = torch.arange(args.group_size, dtype=torch.float64) % 2  # any values: is log pi_base read?
     needs_base = args.base_curves or reads_unknown(objective, some, some, UNKNOWN, some, some, args)
     check_memory(path, args, device, dtype, needs_base)
-    run = Run(args, __file__, path, {"training": (problems, prompts), "validation": validation})
+    run = run_class(args, __file__, path, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import TemplateError
-from tqdm import tqdm
 
 from common.grading import last_box
-from common.rollout import generator
+from common.rollout import generator, progress_bar
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
@@ -50,13 +49,9 @@ class Problem:
         return self.repeat_of or self.id
 
 
-def is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(line: str) -> None:
     """Prints a line once, however many processes there are."""
-    if is_first_process():
+    if os.environ.get("RANK", "0") == "0":
         print(line, flush=True)
 
 
@@ -377,7 +372,7 @@ def render_prompts(
             {"role": "assistant", "content": solution},
         ]
     prompts = []
-    with tqdm(total=len(problems), desc="prompts", delay=2, disable=not is_first_process()) as progress:
+    with progress_bar("prompts", total=len(problems)) as progress:
         for first in range(0, len(problems), 1000):
             texts = []
             for problem in problems[first : first + 1000]:
@@ -417,6 +412,8 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
     `prompt_hash` with the wording, `template_hash` with the token ids that chat template and tokenizer make of it.
     Raises ValueError for everything that can be wrong with the data sets: call it before the model is loaded.
     """
+    if not args.dataset:
+        raise ValueError("--dataset needs at least one name.")
     named = {}
     for name in args.dataset:
         problems = load_problems(name)

@@ -38,6 +38,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
@@ -64,6 +65,7 @@ EXPLAINED = {
 
 @dataclass
 class Args:
+    # --- model and data ---
     model: str = ""
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
     run: list[str] = field(default_factory=list)
@@ -72,8 +74,12 @@ class Args:
     """with --run, one or several of its checkpoints: last, best_authors, best_held_out, or a name like step_000100"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
+    limit: PositiveInt | None = None
+    """use the first `limit` problems only"""
+
+    # --- sampling ---
     n: PositiveInt = 16
-    """samples a problem"""
+    """samples per problem"""
     repeats: PositiveInt = 1
     """independent evaluations, with seeds seed, seed + 1, ..."""
     seed: Seed = 1
@@ -82,8 +88,8 @@ class Args:
     """sampling temperature; 0 is greedy, with --n 1"""
     max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
-    sampler: str = "auto"
-    """auto, vllm or transformers; auto is vllm on a GPU"""
+
+    # --- prompt ---
     prompt_file: str | None = None
     """wording of the prompt, with {problem} in it; default: the data set's own"""
     examples_file: str | None = None
@@ -92,17 +98,21 @@ class Args:
     """system turn to put before the conversation; empty for the chat template's own"""
     chat_template_kwargs: str = ""
     """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+
+    # --- speed and output ---
+    sampler: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vLLM on a GPU, transformers on a CPU"""
     output_dir: str | None = None
-    """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    limit: PositiveInt | None = None
-    """only the first so many problems"""
+    """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
     batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
     num_grading_workers: NonNegativeInt = 0
-    """grading processes; 0 for one a core, at most 16"""
+    """grading processes; 0 for one per core, at most 16"""
 
     def __post_init__(self):
         check_arguments(self)
+        if not self.checkpoint:
+            raise ValueError("--checkpoint needs at least one name.")
         if self.temperature == 0 and self.n > 1:
             raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
 
@@ -121,19 +131,18 @@ def sample_and_grade(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
+    stream: str,
     temperature: float = 1.0,
-    stream: str = "evaluate",
     progress: str = "",
 ) -> list[dict]:
-    """Returns a record (see above) per problem, with n samples each. `progress` names a progress bar for sampling."""
+    """Returns a record (see above) per problem, with n samples each. `stream` says what the random numbers are for;
+    `progress` names a progress bar for sampling."""
     start = time.perf_counter()
     sampled = sampler.generate(
         list(prompts),
         n,
         max_total_tokens,
         seed,
-        step=step,
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
         stream=stream,
@@ -164,7 +173,7 @@ def new_record(
     seconds: float,
     generated_tokens: int | None = None,
 ) -> dict:
-    """Gives the record of one problem, not yet graded.
+    """Returns the record of one problem, not yet graded.
 
     `generated_tokens` counts what the method sampled for it, kept or not; default: the responses' tokens.
     """
@@ -212,9 +221,8 @@ def evaluate_rows(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
-    temperature: float = 1.0,
     stream: str = "evaluate",
+    temperature: float = 1.0,
     progress: str = "",
     verdict: str = "authors",
 ) -> list[tuple[Problem, dict[str, float]]]:
@@ -222,7 +230,7 @@ def evaluate_rows(
     samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step, stream=stream)
+    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
     settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
@@ -258,8 +266,9 @@ def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Returns the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
-    so that two checkpoints differ by their weights alone. Each data set among the problems has figures of its own."""
+    """Returns the eval/ metrics of a training script, for each data set among the problems: one sample per problem,
+    with the same random numbers at every step, so that two checkpoints differ by their weights alone. Training and
+    evaluation never use these numbers."""
     rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
         n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
@@ -280,12 +289,12 @@ def validate(
 
 
 def ks(n: int) -> list[int]:
-    """Gives 1, 2, 4, ... up to n, and n."""
+    """Returns 1, 2, 4, ... up to n, and n."""
     return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
 
 
 def problem_metrics(record: dict, verdict: str) -> dict[str, float]:
-    """Gives the metrics of one problem under one verdict."""
+    """Returns the metrics of one problem under one verdict."""
     right = record[verdict]
     n = len(right)
     metrics = {f"pass_at_{k}": pass_at_k(n, sum(right), k) for k in ks(n)}
@@ -330,7 +339,8 @@ def summarise(records: Sequence[dict]) -> dict[str, dict]:
 
 
 def results_dir(model: str, output_dir: str | None = None) -> Path:
-    """Gives the folder for a model's results: that of its run if it is a checkpoint of one, else results/<model>."""
+    """Returns the folder for a model's results: RUN/results/step_N for a checkpoint of a run, otherwise
+    results/<model>."""
     if output_dir:
         return Path(output_dir)
     path = Path(model)
@@ -370,7 +380,7 @@ def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
 
 
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:
-    """Writes results.json (see above) for finished records, in the given order, and gives its content."""
+    """Writes the results file (see above) for finished records, in the given order, and returns its content."""
     results = {
         "schema": 1,
         "method": method,
@@ -449,7 +459,8 @@ def versions() -> dict[str, str | None]:
 
 
 def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
-    """Gives the finished records of a responses file and the bytes they take: what a kill cut off comes after.
+    """Returns the finished records of a responses file, and the number of bytes up to their end: a line that a kill
+    cut off may follow.
 
     Raises ValueError if the file was made with other settings.
     """
@@ -483,11 +494,11 @@ def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
 
 
 class ResponsesFile:
-    """A responses file that is added to. With several ranks each has its own; `records` are those of all."""
+    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all."""
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
-        self.folder, self.pattern, self.settings = results.parent, f"{stem}.responses*.jsonl", settings
+        self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
         _, end = read_responses(self.path, settings)
         if self.path.exists():
@@ -500,7 +511,7 @@ class ResponsesFile:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def records(self) -> dict[str, dict]:
-        """Gives the finished records by problem id."""
+        """Returns the finished records by problem id."""
         files = [read_responses(path, self.settings)[0] for path in sorted(self.folder.glob(self.pattern))]
         return {record["id"]: record for records in files for record in records}
 
@@ -509,7 +520,7 @@ class ResponsesFile:
 
 
 def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
-    """Prints a line per (name, metrics by verdict)."""
+    """Prints two lines for each (name, metrics by verdict)."""
     keys = ["pass_at_1", f"pass_at_{n}", f"maj_at_{n}", "response_length", "finished_frac"]
     width = max(len(name) for name, _ in rows)
     titles = ["Pass@1 %", f"Pass@{n} %", f"Maj@{n} %", "tokens", "finished %"]
@@ -540,7 +551,7 @@ def checkpoints_of(args: Args) -> dict[str, list[str]]:
         raise ValueError(f"--run {' '.join(args.run)} must name one run folder and names {len(runs)}{listed}.")
     folder, models = Path(runs[0]) / "checkpoints", defaultdict(list)
     saved = sorted(path.name for path in folder.glob("step_*"))
-    for name in args.checkpoint:
+    for name in dict.fromkeys(args.checkpoint):
         best = folder / f"{name}.json"
         if name == "last" and saved:
             chosen = saved[-1]
@@ -607,7 +618,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             if sampler is None:
                 options = dict(device=device, stop_ids=stop_ids)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
-                started.callback(rollout.shut_down, sampler)
+                started.callback(sampler.close)
             elif held != item.model:
                 sampler.push(weights(AutoModelForCausalLM.from_pretrained(paths[item.model], dtype="auto")))
             held = item.model
@@ -632,8 +643,8 @@ def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_
             max_total_tokens=args.max_total_tokens,
             stop_ids=stop_ids,
             seed=item.file.settings["seed"],
+            stream=f"evaluate {item.problems[0].dataset}",
             temperature=args.temperature,
-            stream=f"evaluate {item.file.settings['dataset']}",
         )
         item.file.append(records)
         count = first + len(batch)

@@ -13,14 +13,14 @@ import tyro
 from programs import PARSERS
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARK = ROOT / "benchmark"
-PAPER = json.loads((BENCHMARK / "paper_results.json").read_text())
+BENCHMARK = ROOT / "benchmark" / "tables"
+PAPER = json.loads((BENCHMARK / "paper.json").read_text())
 FILES = {
-    "table_03_04_qwen2.5-3b_variable.sh": (3, 4),
-    "table_05_06_qwen2.5-3b_fixed.sh": (5, 6),
-    "table_07_08_llama-3.2-3b_variable.sh": (7, 8),
-    "table_09_10_llama-3.2-3b_fixed.sh": (9, 10),
-    "table_11_12_qwen3-4b_variable.sh": (11, 12),
+    "table_03_04.sh": (3, 4),
+    "table_05_06.sh": (5, 6),
+    "table_07_08.sh": (7, 8),
+    "table_09_10.sh": (9, 10),
+    "table_11_12.sh": (11, 12),
 }
 SCRIPTS = [*FILES, "table_02.sh", "figure_6.sh", "figure_7.sh"]
 DATASETS = {"math500": "Math-500", "minerva": "Minerva", "aime24": "AIME 2024", "aime25": "AIME 2025"}
@@ -89,7 +89,13 @@ def heading(method: str, alpha, beta) -> str:
 
 
 def tag_and_length(file: str) -> list[str]:
-    return file.removesuffix(".sh").split("_")[3:]
+    return {
+        "table_03_04.sh": ["qwen2.5-3b", "variable"],
+        "table_05_06.sh": ["qwen2.5-3b", "fixed"],
+        "table_07_08.sh": ["llama-3.2-3b", "variable"],
+        "table_09_10.sh": ["llama-3.2-3b", "fixed"],
+        "table_11_12.sh": ["qwen3-4b", "variable"],
+    }[file]
 
 
 @pytest.mark.parametrize("file,tables", FILES.items(), ids=[*FILES])
@@ -171,16 +177,16 @@ def test_the_command_of_a_trained_row_is_the_row(file):
         assert (args.seed, args.learning_rate, args.warmup_steps, args.weight_decay) == (42, 1e-6, 50, 0.01)
         paths = [a.model for _, a in evaluations]
         last = f"step_{args.num_steps:06d}"
-        assert paths == [f"$run/checkpoints/{name}" for name in (last, "$best_authors", "$best_honest")]
+        assert paths == [f"$run/checkpoints/{name}" for name in (last, "$best_authors", "$best_held_out")]
         assert f"run=$(echo runs/paper/{block['row']}__*)\n" in block["commands"]
         for program, a in evaluations:
             assert program == "common.evaluate" and (a.n, a.repeats, a.seed, a.temperature) == (16, 3, 1, 1.0)
             assert a.dataset == (["aime24", "aime25", "hmmt25"] if big else ["math500", "minerva"])
             assert a.max_total_tokens == args.max_total_tokens
-    assert count == 13 + (file == "table_07_08_llama-3.2-3b_variable.sh")  # there alpha 1, beta inf is trained
+    assert count == 13 + (file == "table_07_08.sh")  # there alpha 1, beta inf is trained
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if "variable" in file])
+@pytest.mark.parametrize("file", ["table_03_04.sh", "table_07_08.sh", "table_11_12.sh"])
 def test_the_command_of_an_inference_row_is_the_row(file):
     tag, _ = tag_and_length(file)
     window = 4096 if tag == "qwen3-4b" else 2048
@@ -221,12 +227,12 @@ def test_the_commands_of_the_figures_parse(file):
 def copy(tmp_path):
     """A project with rows.sh as it is, and stand-ins for set-up, report and torchrun. A row is complete when
     runs/paper/NAME.complete is there; torchrun writes its arguments to calls."""
-    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "tables").mkdir(parents=True)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / "benchmark" / "rows.sh").write_text((BENCHMARK / "rows.sh").read_text())
+    (tmp_path / "benchmark" / "tables" / "rows.sh").write_text((BENCHMARK / "rows.sh").read_text())
     (tmp_path / "benchmark" / "setup.sh").write_text("touch set-up\n")
     report = "import pathlib, sys\nsys.exit(not pathlib.Path(f'runs/paper/{sys.argv[3]}.complete').exists())\n"
-    (tmp_path / "benchmark" / "report.py").write_text(report)
+    (tmp_path / "benchmark" / "tables" / "report.py").write_text(report)
     stand_in = tmp_path / ".venv" / "bin" / "torchrun"
     stand_in.write_text('#!/bin/sh\necho "$*" >>calls\n')
     stand_in.chmod(0o755)
@@ -237,8 +243,8 @@ def copy(tmp_path):
 def call(copy: Path, rows: str, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a script with these rows."""
     head = 'set -euo pipefail\n. "$(dirname "${BASH_SOURCE[0]}")/rows.sh"\n'
-    (copy / "benchmark" / "table.sh").write_text(f"{head}{rows}\nfinish\n")
-    command = ["bash", "benchmark/table.sh", *arguments]
+    (copy / "benchmark" / "tables" / "table.sh").write_text(f"{head}{rows}\nfinish\n")
+    command = ["bash", "benchmark/tables/table.sh", *arguments]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     return done.returncode, done.stdout + done.stderr
 
@@ -293,13 +299,13 @@ def test_dry_run_prints_the_commands_and_runs_nothing(copy):
 
 @pytest.mark.parametrize("file", SCRIPTS)
 def test_dry_run_prints_every_command_of_a_file(file, tmp_path):
-    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "tables").mkdir(parents=True)
     for name in (file, "rows.sh"):
-        (tmp_path / "benchmark" / name).write_text((BENCHMARK / name).read_text())
-    command = ["bash", f"benchmark/{file}", "--dry-run"]
+        (tmp_path / "benchmark" / "tables" / name).write_text((BENCHMARK / name).read_text())
+    command = ["bash", f"benchmark/tables/{file}", "--dry-run"]
     output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     for block in blocks((BENCHMARK / file).read_text()):
-        assert (block["commands"] or f"# {block['link']}: benchmark/{block['file']}") in output
+        assert (block["commands"] or f"# {block['link']}: benchmark/tables/{block['file']}") in output
     assert [path.name for path in tmp_path.iterdir()] == ["benchmark"]
 
 
@@ -315,21 +321,21 @@ TRAINED = row(
     "    --num-steps 500 --exp-name t --output-dir runs/paper",
     "run=$(echo runs/paper/t__*)",
     "best_authors=$(grep -o 'step_[0-9]*' $run/checkpoints/best_authors.json)",
-    "best_honest=$(grep -o 'step_[0-9]*' $run/checkpoints/best_honest.json)",
+    "best_held_out=$(grep -o 'step_[0-9]*' $run/checkpoints/best_held_out.json)",
     *(
         f"torchrun -m -- common.evaluate --model $run/checkpoints/{name}"
-        for name in ("step_000500", "$best_authors", "$best_honest")
+        for name in ("step_000500", "$best_authors", "$best_held_out")
     ),
 )
 
 
 def run_folder(copy: Path, *steps: int, resume: bool = True) -> Path:
-    """What training leaves; best by the authors' selection is the last step, the honest best is step 20."""
+    """What training leaves; best by the authors' selection is the last step, the best held out is step 20."""
     run = copy / "runs/paper/t__model__42__now"
     for step in steps:
         (run / f"checkpoints/step_{step:06d}").mkdir(parents=True)
         (run / f"checkpoints/step_{step:06d}/config.json").touch()
-    for name, step in (("authors", 500), ("honest", 20)):
+    for name, step in (("authors", 500), ("held_out", 20)):
         best = {"step": step, "accuracy": 0.5, "checkpoint": f"step_{step:06d}"}
         (run / f"checkpoints/best_{name}.json").write_text(json.dumps(best, indent=1))
     if resume:

@@ -11,7 +11,18 @@ from conftest import ParityGrader, sums, tiny_model
 
 from common import evaluate as module
 from common.data import Problem
-from common.evaluate import Args, aggregate, evaluate, ks, main, problem_metrics, results_dir, summarise, validate
+from common.evaluate import (
+    VERDICTS,
+    Args,
+    aggregate,
+    evaluate,
+    ks,
+    main,
+    problem_metrics,
+    results_dir,
+    summarise,
+    validate,
+)
 from common.grading import Grader
 from common.rollout import Rollout
 
@@ -33,11 +44,8 @@ class FakeSampler:
 
     stop_ids = [STOP]
 
-    def generate(
-        self, prompts, n, max_total_tokens, seed, step=0, problem_ids=None, temperature=1.0, stream="train", **_
-    ):
-        self.streams = [*getattr(self, "streams", []), stream]
-        self.calls.append((list(problem_ids), n, seed, step, temperature))
+    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train", **_):
+        self.calls.append((list(problem_ids), n, seed, stream, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]
         finished = [not text.endswith("…") for text in texts]
         responses = [
@@ -70,7 +78,7 @@ def test_validation_logs_every_data_set_under_its_own_name(grader):
     keys = {f"eval/{name}" for name in ("authors", "held_out")}
     keys |= {f"eval/{name}/{key}" for name in ("made", "reported") for key in ("pass_at_1", "response_length")}
     assert set(figures) == keys | {f"{key}_se" for key in keys}
-    assert sampler.streams == ["validation"]
+    assert [stream for *_, stream, _ in sampler.calls] == ["validation"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +115,16 @@ def test_the_strict_verdict_wants_a_box(grader):
 
 def test_every_response_has_one_verdict_whether_readable_or_not(grader):
     records = module.sample_and_grade(
-        FakeSampler(SAID), Letters(), grader, PROBLEMS, PROMPTS, n=4, max_total_tokens=64, stop_ids=[STOP], seed=3
+        FakeSampler(SAID),
+        Letters(),
+        grader,
+        PROBLEMS,
+        PROMPTS,
+        n=4,
+        max_total_tokens=64,
+        stop_ids=[STOP],
+        seed=3,
+        stream="evaluate made",
     )
     lists = ("responses", "tokens", "finished", "logp", "authors", "strict", "answers", "votes", "classes", "timed_out")
     assert all(len(record[key]) == 4 for record in records for key in lists)
@@ -201,19 +218,30 @@ def test_repeats_have_a_file_each_and_a_summary_over_problems(program):
     assert summary["metrics"]["authors"] == pytest.approx(one["authors"])  # equal repeats: same mean, same error
 
 
+def as_json(value) -> str:
+    """Text, because nan, the standard error of a single problem, is not equal to itself."""
+    return json.dumps(value)
+
+
+def summary_of(folder) -> str:
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["schema"] == 1
+    return as_json(summary["results"])
+
+
 def test_the_summary_keeps_other_rows_and_replaces_its_own(program):
     run_program, out = program
     first = run_program() + run_program(n=2)
-    assert json.loads((out / "summary.json").read_text()) == {"schema": 1, "results": first}
+    assert summary_of(out) == as_json(first)
     assert [row["n"] for row in first] == [4, 2]
     again = run_program(limit=2)
-    assert json.loads((out / "summary.json").read_text())["results"] == [first[1], *again]
+    assert summary_of(out) == as_json([first[1], *again])
     (row,) = again
     assert (row["checkpoint"], row["step"], row["method"], row["dataset"]) == (None, None, "sampling", "made")
     assert row["problems"] == 2 and row["files"] == ["made__n4__seed1.json"] and "seed" not in row["settings"]
     results = json.loads((out / row["files"][0]).read_text())
     for key in ("metrics", "by_level", "by_subject", "seconds", "generated_tokens"):
-        assert row[key] == results[key]
+        assert as_json(row[key]) == as_json(results[key])
 
 
 # --- the checkpoints of a run -----------------------------------------------------------------------------------------
@@ -246,7 +274,7 @@ NAMES = ["last", "best_authors", "best_held_out"]
 def test_named_checkpoints_are_evaluated_once_each_with_one_engine(training_run, tmp_path, monkeypatch, capsys):
     started, real = [], module.rollout.start_sampler
     monkeypatch.setattr(module.rollout, "start_sampler", lambda *a, **k: started.append(real(*a, **k)) or started[-1])
-    rows = evaluate_run(training_run, run=[str(training_run)], checkpoint=NAMES)
+    rows = evaluate_run(training_run, run=[str(training_run)], checkpoint=[*NAMES, "last"])
     assert len(started) == 1 and capsys.readouterr().out.count("5/5 problems") == 2
     assert [(row["checkpoint"], row["step"]) for row in rows] == [
         ("last", 40),
@@ -306,6 +334,8 @@ def test_what_names_no_run_or_no_checkpoint_is_refused(training_run):
         (dict(run=both[:1], checkpoint=["best_of_all"]), "best_of_all: .* has step_000000, step_000020, step_000040"),
         (dict(run=both[:1], model="toy"), "either a model .* or a training run"),
         (dict(), "either a model .* or a training run"),
+        (dict(run=both[:1], checkpoint=[]), "--checkpoint needs at least one name"),
+        (dict(run=both[:1], dataset=[]), "--dataset needs at least one name"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_run(training_run, **changes)
@@ -327,6 +357,15 @@ def test_a_stopped_evaluation_goes_on_where_it_was(program):
     sampler = FakeSampler(SAID)
     run_program(sampler)
     assert sampler.calls == []
+
+
+def test_a_data_set_may_have_any_name(program, tmp_path):
+    run_program, out = program
+    data = [str(write_problems(tmp_path / "a[1]*.jsonl", PROBLEMS))]
+    (row,) = run_program(dataset=data)
+    assert row["files"] == ["a[1]*__n4__seed1.json"]
+    sampler = FakeSampler(SAID)
+    assert run_program(sampler, dataset=data)[0]["metrics"] == row["metrics"] and sampler.calls == []
 
 
 def test_other_settings_are_refused_in_one_line(program):
@@ -460,11 +499,25 @@ def test_aggregate_of_two_verdicts_is_over_problems_not_responses():
     records = [shared | {"subject": None} | x, shared | {"subject": None} | y]
     summary = summarise(records)
     assert summary["metrics"]["authors"]["pass_at_1"] == 0.75
-    assert summary["metrics"]["authors"]["pass_at_1_se"] == pytest.approx(0.25)  # values 1 and 0.5
+    assert summary["metrics"]["authors"]["pass_at_1_se"] == pytest.approx(0.25)  # unbiased: of 1 and 0.5
     assert summary["metrics"]["strict"]["pass_at_2"] == 0.5
     assert summary["by_level"]["strict"]["2"]["pass_at_2"] == 0.0 and summary["by_subject"]["strict"] == {}
     rows = [problem_metrics(r, "authors") for r in records]
     assert aggregate(["x", "y"], rows)["maj_at_2"] == 0.75
+
+
+def test_a_summary_counts_problems_by_what_they_repeat_and_not_by_their_ids():
+    shared = {"level": None, "subject": None, "tokens": [1], "finished": [True], "timed_out": [False], "votes": ["1"]}
+
+    def error(repeats):
+        records = [
+            shared | {"id": f"train#{i}", "repeat_of": repeats(i), "classes": [0]} | dict.fromkeys(VERDICTS, [i < 25])
+            for i in range(50)
+        ]
+        return summarise(records)["metrics"]["authors"]["pass_at_1_se"]
+
+    assert error(lambda i: None) == pytest.approx(0.5 / 49**0.5)
+    assert error(lambda i: f"train#{i % 25}") == 0  # of each problem one repeat is right and one is wrong
 
 
 def test_the_miniature_from_end_to_end(toy_dir, tmp_path):

@@ -105,7 +105,7 @@ def test_the_readme_says_of_each_figure_what_the_code_says():
 # --- every command in README and benchmark/ parses --------------------------------------------------------------------
 
 
-DRY_RUNS = ("observations.sh", "observations.sh --quick", "small_smollm2-135m.sh")
+DRY_RUNS = ("miniature/observations.sh", "miniature/observations.sh --quick", "small_model/smollm2.sh")
 PROGRAM = r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+(?:--\s+)?)?"
 
 
@@ -113,8 +113,8 @@ def commands() -> list[tuple[str, str]]:
     """(where, command) of every python and torchrun command in README and benchmark/: continuation lines joined,
     variables that the file sets filled in, other variables replaced by 1. Without scripts that make their commands of
     parts: `DRY_RUNS` prints these."""
-    found, made = [], {name.split()[0] for name in DRY_RUNS}
-    scripts = [path for path in sorted((ROOT / "benchmark").glob("*.sh")) if path.name not in made]
+    found, made = [], {name.split()[0].split("/")[1] for name in DRY_RUNS}
+    scripts = [path for path in sorted((ROOT / "benchmark").rglob("*.sh")) if path.name not in made]
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *scripts]:
         text = path.read_text().replace("\\\n", " ")
         variables = dict(re.findall(r'^ *(?:local )?(\w+)="([^"]*)"', text, re.M)) if path.suffix == ".sh" else {}
