@@ -1,5 +1,6 @@
 """vLLM in this process, with weights pushed in place, and its normalisers of each token's law."""
 
+import inspect
 import io
 import os
 import random
@@ -216,13 +217,16 @@ def _quiet_start() -> Iterator[None]:
         raise
 
 
-class _AtOnce:
-    """Takes the place of `process_outputs` of an engine's output processor, and gives it the tokens of a request that
-    asked for its final output only all at once, when it has ended: its work for each token, in Python, held up every
-    step of decoding.
+class _BatchedOutputs:
+    """Buffers a request's tokens and hands them to vLLM's output processor when the request finishes; doing this per
+    token slowed decoding.
 
-    A request's first output passes as it comes, for what the engine says of the prompt. Log-probabilities go where the
-    processor would have put them; of their ranks and sum, which nothing here reads, only the first token's are kept."""
+    The engine calls `process_outputs` at every step with an output of each running request. For a request that wants
+    its final output only (FINAL_ONLY: all that `LLM.generate` asks for), the processor still updates a detokenizer and
+    lists of log-probabilities for every token, in Python, while the GPU waits. This object stands in its place: it is
+    the one place where we change vLLM. The first output passes as it comes, for what the engine says of the prompt.
+    Log-probabilities go where the processor would have put them, except their ranks and their sum, which nothing reads.
+    """
 
     def __init__(self, processor):
         from vllm.sampling_params import RequestOutputKind
@@ -230,6 +234,45 @@ class _AtOnce:
         self.processor, self.process = processor, processor.process_outputs
         self.final_only = RequestOutputKind.FINAL_ONLY
         self.held: dict[str, list] = {}  # by request, its outputs after the first
+
+    @staticmethod
+    def missing(processor) -> list[str]:
+        """Returns what this relies on and this version of vLLM does not have."""
+        from vllm.logprobs import FlatLogprobs
+        from vllm.v1.engine import EngineCoreOutput
+        from vllm.v1.engine.logprobs import LogprobsProcessor
+        from vllm.v1.engine.output_processor import RequestState
+        from vllm.v1.outputs import LogprobsLists
+
+        def names(function) -> list[str]:
+            return list(inspect.signature(function).parameters)
+
+        present = {
+            "process_outputs(engine_core_outputs, ...)": names(processor.process_outputs)[:1]
+            == ["engine_core_outputs"],
+            "OutputProcessor.request_states": isinstance(getattr(processor, "request_states", None), dict),
+            "RequestState.output_kind": "output_kind" in names(RequestState),
+            "RequestState.logprobs_processor": "logprobs_processor" in names(RequestState),
+            "LogprobsProcessor.logprobs": "logprobs" in names(LogprobsProcessor),
+            "FlatLogprobs.logprobs": "logprobs" in names(FlatLogprobs),
+            "LogprobsLists.logprobs": "logprobs" in names(LogprobsLists),
+        }
+        for name in ("request_id", "new_token_ids", "new_logprobs", "finish_reason"):
+            present[f"EngineCoreOutput.{name}"] = name in names(EngineCoreOutput)
+        return [name for name, there in present.items() if not there]
+
+    @classmethod
+    def install(cls, processor) -> None:
+        """Puts a buffer before the processor; if this vLLM is not as expected, says so and leaves it as it is."""
+        if missing := cls.missing(processor):
+            print(
+                f"vLLM has no {', '.join(missing)}: outputs are processed token by token. Decoding is slower, the "
+                "results are the same.",
+                file=sys.stderr,
+                flush=True,
+            )
+        else:
+            processor.process_outputs = cls(processor)
 
     def __call__(self, outputs: list, *args, **kwargs):
         passed = []
@@ -247,9 +290,10 @@ class _AtOnce:
         return self.process(passed, *args, **kwargs)
 
     def _joined(self, outputs: list):
+        """Returns the last output of a request with the tokens of all; their log-probabilities go to its state."""
         last, kept = outputs[-1], self.processor.request_states[outputs[-1].request_id].logprobs_processor.logprobs
         found = [output.new_logprobs.logprobs[:, 0] for output in outputs if output.new_logprobs is not None]
-        if found:  # none in an end without a token
+        if found:  # none if the request ended without a token
             kept.logprobs.extend(np.concatenate(found).tolist())
         last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
         last.new_logprobs = None
@@ -327,8 +371,7 @@ class VLLMSampler:
                 logprobs_mode="raw_logprobs",  # log p at temperature 1
                 **defaults | engine_args,
             )
-        processor = self.llm.llm_engine.output_processor
-        processor.process_outputs = _AtOnce(processor)
+        _BatchedOutputs.install(self.llm.llm_engine.output_processor)
         self.sleeping: set[str] = set()  # parts of the engine without memory: "weights", "kv_cache"
         self.stale = False  # weights were lost, or a push did not go through
 
