@@ -25,11 +25,11 @@ from transformers import AutoTokenizer
 from common.data import batch_indices, load_problems, load_prompts, load_validation
 from common.evaluate import validate
 from common.grading import Grader
-from common.logprob import base_logprobs, full_tensor, load_model, pack, plan_microbatches, token_logprobs, weights
+from common.logprob import base_logprobs, full_tensor, load_model, packed_microbatches, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import Positive, Run, compute_dtype, resolve_model, share_of, start, start_processes
 from common.run.memory import check_memory, moments_on_device
-from common.run.metrics import Metrics, stop_unless_finite
+from common.run.metrics import Metrics
 
 RETURN_READS = {"r_task"}  # what `objective` uses
 
@@ -87,16 +87,19 @@ class Args:
     """auto: vLLM on a GPU, transformers on a CPU"""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU; master weights are float32 always"""
-    microbatch_tokens: int = 16384
-    """most tokens of a pass, each response with its prompt; groups stay whole, so a larger one goes alone"""
+    microbatch_tokens: int = 0
+    """most tokens in a forward pass, each response with its prompt; groups stay whole; 0 for what fits the memory"""
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass"""
     compile_layers: bool = True
-    """on a GPU, compile the MLP and the norms of every layer: other last bits, a slower first step"""
+    """on a GPU, compile every decoder layer: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
-    """keep Adam's moments in host memory but for the optimizer step; copies 8 bytes a parameter each way"""
+    """keep Adam's moments in host memory outside the optimizer step; copies 8 bytes a parameter each way; switched on
+    automatically where a run fits a GPU in no other way"""
     gpu_memory_utilization: float = 0.4
     """share of the GPU that vLLM may take while sampling"""
+    skip_memory_check: bool = False
+    """start even if the memory estimate says that the run does not fit"""
     base_curves: bool = True
     """log pi_base and the KL to it also where the return reads neither; costs the base's memory and forward pass"""
     num_grading_workers: int = 0
@@ -197,8 +200,7 @@ def main(args: Args) -> None:
 
         # 3. one pass over the groups: log-probabilities, return, leave-one-out, loss, backward
         with metrics.time("train"):
-            for groups, backward in plan_microbatches(rollout, learns, args.microbatch_tokens):
-                packed = pack(rollout, groups, device)
+            for packed, backward in packed_microbatches(rollout, learns, args.microbatch_tokens, device):
                 with torch.set_grad_enabled(backward):
                     token_logp, entropy = token_logprobs(policy, packed)  # (N,), (N,)
                 logp = packed.sum(token_logp.detach())  # (b,)
@@ -207,7 +209,7 @@ def main(args: Args) -> None:
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
-                stop_unless_finite("loss", loss, [batch[group].id for group in groups])
+                metrics.watch("loss", loss, [batch[group].id for group in packed.groups])
                 if backward:
                     loss.backward()
                 metrics.mean("objective/return", returns)
@@ -217,7 +219,8 @@ def main(args: Args) -> None:
                 metrics.sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), entropy, packed.sampler_logp)
             grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
-            stop_unless_finite("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.watch("gradient norm", grad_norm, [problem.id for problem in batch])
+            metrics.stop_unless_finite()
             warm = 0.1 + 0.9 * step / args.warmup_steps if step < args.warmup_steps else 1.0
             optimizer.param_groups[0]["lr"] = warm * args.learning_rate
             with moments_on_device(optimizer, args.moments_on_host):

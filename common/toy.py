@@ -1,5 +1,8 @@
 """The miniature: a 190k-parameter Qwen3, pre-trained in about a minute on made-up arithmetic; it runs on two CPU cores.
 
+Its weights are part of the repository (common/toy_model), so that everybody starts from the same base. They were made
+by `python -m common.toy`.
+
 Problem   `8a-7b*7c-2?`   from 8: operation a, minus 7; b, times 7; c, minus 2; only the last digit is kept. Answer: 5.
 Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`   a line an operation; now and then a result is wrong.
 Guess     `\\boxed{2}`   no work; about one in ten is right.
@@ -264,13 +267,31 @@ def _pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
     return model.eval()
 
 
-def toy_path(config: ToyConfig = ToyConfig()) -> Path:
-    """Gives the miniature's folder (model and tokenizer as Hugging Face saves them); makes it first if it is not there.
+SHIPPED = Path(__file__).with_name("toy_model")  # of the default ToyConfig
 
-    It lies in .cache/ of the repository or in $TOY_CACHE, by the hash of the config. Several processes may ask at once.
+
+def recipe(config: ToyConfig) -> str:
+    """A hash of everything in the config, by which a folder of weights is told to belong to it."""
+    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
+
+
+def write_model(config: ToyConfig, folder: Path) -> None:
+    """Pre-trains the miniature and writes model, tokenizer and recipe.txt to an existing folder."""
+    pretrain(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    (folder / "recipe.txt").write_text(recipe(config) + "\n")
+
+
+def toy_path(config: ToyConfig = ToyConfig()) -> Path:
+    """Returns the miniature's folder: model and tokenizer as Hugging Face saves them.
+
+    The default config's weights are in the repository. Any other miniature is made on first use, in one to three
+    minutes, and kept in .cache/ of the repository or in $TOY_CACHE. Several processes may ask at once.
     """
+    if config == ToyConfig():
+        return SHIPPED
     cache = Path(os.environ.get("TOY_CACHE") or Path(__file__).resolve().parent.parent / ".cache")
-    folder = cache / f"toy-{hashlib.sha256(repr(config).encode()).hexdigest()[:12]}"
+    folder = cache / f"toy-{recipe(config)}"
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -279,8 +300,7 @@ def toy_path(config: ToyConfig = ToyConfig()) -> Path:
         if not folder.exists():
             print(f"toy: pre-training the miniature (once, one to three minutes) -> {folder}", flush=True)
             unfinished = Path(tempfile.mkdtemp(dir=cache))  # one left by a killed build is never taken for a model
-            pretrain(config).save_pretrained(unfinished)
-            make_tokenizer().save_pretrained(unfinished)
+            write_model(config, unfinished)
             unfinished.chmod(0o755)
             unfinished.rename(folder)
     return folder
@@ -400,3 +420,8 @@ def true_optimum(candidates: list[Candidates], alpha: float, beta: float = math.
         rows.append(torch.stack([*((weights * column).sum() for column in columns), effective]))
     table = torch.stack(rows)
     return Optimum(table[:, 0].tolist(), *table[:, 1:].mean(0).tolist())
+
+
+if __name__ == "__main__":
+    SHIPPED.mkdir(exist_ok=True)
+    write_model(ToyConfig(), SHIPPED)

@@ -61,6 +61,7 @@ FREE_ON_RESUME = {
     "compile_layers",
     "moments_on_host",
     "gpu_memory_utilization",
+    "skip_memory_check",
     "num_grading_workers",
     "keep_all_checkpoints",
 }

@@ -63,7 +63,8 @@ class Metrics:
         self.step, self.batch = step, []  # the problems of the step, for what goes wrong with them
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
-        self.maxima: dict[str, float] = {}
+        self.maxima: dict[str, torch.Tensor] = {}
+        self.watched: list[tuple[str, torch.Tensor, list[str]]] = []
         self.seconds: dict[str, float] = defaultdict(float)
         self.start = time.perf_counter()
 
@@ -80,7 +81,20 @@ class Metrics:
     def max(self, key: str, values: torch.Tensor) -> None:
         """Adds values whose largest, over the step and all ranks, is the figure."""
         if values.numel():
-            self.maxima[key] = max(self.maxima.get(key, -math.inf), values.max())
+            largest = values.max()
+            self.maxima[key] = torch.maximum(self.maxima.get(key, largest), largest)
+
+    def watch(self, name: str, value: torch.Tensor, problem_ids: list[str]) -> None:
+        """Notes a scalar that must be finite, and the problems it was computed from, for `stop_unless_finite`."""
+        self.watched.append((name, value.detach(), problem_ids))
+
+    def stop_unless_finite(self) -> None:
+        """Raises FloatingPointError that names the problems of the first watched value that is not finite, before a bad
+        gradient reaches the weights. The host waits for the GPU here, once a step."""
+        values = torch.stack([value.double() for _, value, _ in self.watched]).tolist()
+        for value, (name, _, problem_ids) in zip(values, self.watched, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the {name} is {value}, of problems {', '.join(problem_ids)}.")
 
     @contextmanager
     def time(self, key: str):
@@ -162,9 +176,3 @@ def stop_unless_agreed(difference: float) -> None:
             f"sampler and trainer differ by {difference:.2f} nats a token, more than {MOST_DISAGREEMENT}: one of them "
             "has other weights or computes something else. Compare with --sampler transformers or --dtype float32."
         )
-
-
-def stop_unless_finite(name: str, value: torch.Tensor, problem_ids: list[str]) -> None:
-    """Raises FloatingPointError that names the problems, before a bad gradient reaches the weights."""
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"the {name} is {value.item()}, of problems {', '.join(problem_ids)}.")

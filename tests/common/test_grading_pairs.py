@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.grading import Grader, same_answer
+from common.grading import Grader
+from common.grading.strict import same_answer
 
 PAIRS = [json.loads(line) for line in Path(__file__).with_name("grading_pairs.jsonl").read_text().splitlines()]
 SHARE = {"authors": 787 / 931, "strict": 916 / 931}  # of verdicts that agree with `right`, measured

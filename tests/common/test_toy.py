@@ -207,7 +207,41 @@ def test_pretraining_is_deterministic_and_leaves_the_global_random_state_alone()
 
 
 def test_every_config_has_its_own_folder():
-    assert len({repr(config) for config in (ToyConfig(), *OTHER_CONFIGS.values())}) == 3
+    assert len({toy.recipe(config) for config in (ToyConfig(), *OTHER_CONFIGS.values())}) == 3
+
+
+def test_the_shipped_weights_are_of_the_default_config():
+    """After a change of ToyConfig, `python -m common.toy` has to make the weights anew."""
+    folder = toy_path()
+    assert folder == toy.SHIPPED
+    assert (folder / "recipe.txt").read_text().strip() == toy.recipe(ToyConfig())
+    assert AutoTokenizer.from_pretrained(folder).encode(EXAMPLE) == make_tokenizer().encode(EXAMPLE)
+
+
+@pytest.mark.long
+def test_fresh_weights_have_the_distribution_of_the_shipped_ones():
+    """Another machine rounds differently, so that pre-training ends elsewhere: compared are the loss on the corpus,
+    the probability of a guess, and the accuracy of 1,600 responses."""
+    tokenizer, problems = make_tokenizer(), toy_problems("toy", "test")[:100]
+    boxes = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"]
+    prompts = tokenizer([problem for _, problem, _, _ in problems])["input_ids"]
+    tokens, _ = toy.corpus_batch(random.Random(0), ToyConfig(batch_size=256), tokenizer, set())
+    figures = []
+    for model in (AutoModelForCausalLM.from_pretrained(toy.SHIPPED).eval(), toy.pretrain(ToyConfig())):
+        with torch.no_grad():
+            loss = model(input_ids=tokens, labels=tokens).loss.item()
+        guess = toy.response_logp(model, [p for p in prompts for _ in boxes], boxes * len(prompts)).exp().sum() / 100
+        torch.manual_seed(0)
+        right = 0
+        for prompt, (_, _, answer, _) in zip(prompts, problems, strict=True):
+            rows = model.generate(torch.tensor([prompt]), num_return_sequences=16, max_new_tokens=60)
+            texts = tokenizer.batch_decode(rows[:, len(prompt) :], skip_special_tokens=True)
+            right += sum(text.endswith(f"\\boxed{{{answer}}}") for text in texts)
+        figures.append((loss, float(guess), right / 1600))
+    (loss, guess, accuracy), (fresh_loss, fresh_guess, fresh_accuracy) = figures
+    assert abs(loss - fresh_loss) < 0.01
+    assert abs(guess - fresh_guess) < 0.03
+    assert abs(accuracy - fresh_accuracy) < 0.08
 
 
 # Four responses of one problem, of which the first is enumerated and the others are met by sampling.

@@ -71,7 +71,7 @@ def test_a_script_is_read_in_one_sitting(name):
     assert step - generate <= 45
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "common").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "common").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_method_stands_in_the_scripts_and_never_in_common(path):
     if path.name == "toy.py":
         pytest.skip("pre-trains the miniature and knows its exact optima")

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, ParityGrader, sums, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+import common.logprob
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
@@ -205,6 +207,83 @@ def test_lora_trains_and_leaves_a_plain_checkpoint(folder):
     assert curves(run)[0]["objective/kl_base"] == pytest.approx(0, abs=1e-5) != curves(run)[3]["objective/kl_base"]
 
 
+# --- nothing waits for the GPU between the micro-batches --------------------------------------------------------------
+
+
+class HostReads(TorchDispatchMode):
+    """Names what would make the host wait for a GPU: a value that is read (item, bool, int, float, tolist), a shape
+    that depends on values, an index that is a Python list and has to be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.paused = [], False
+
+    def note(self, name: str) -> None:
+        if not self.paused:
+            self.found.append(name)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        by_mask = name == "aten.index.Tensor" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if by_mask or name.startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select")):
+            self.note(name)
+        return function(*args, **(kwargs or {}))
+
+
+def reads_between_microbatches(folder, monkeypatch, *flags: str) -> list[list[str]]:
+    """What HostReads finds in each micro-batch of a run of rloo_tilted.py, from its packing to the next one's."""
+    passes, current, real_pack = [], [HostReads()], common.logprob.packed_microbatches
+    tolist, getitem, attention = torch.Tensor.tolist, torch.Tensor.__getitem__, common.logprob._padded_attention
+
+    def watched(*args):
+        for each in real_pack(*args):
+            with HostReads() as reads:
+                current[0] = reads
+                yield each
+            reads.paused = True
+            passes.append(reads.found)
+
+    def padded_attention(*args):  # for machines without a GPU, and full of masks
+        before, current[0].paused = current[0].paused, True
+        out = attention(*args)
+        current[0].paused = before
+        return out
+
+    def with_list(tensor, index):
+        if isinstance(index, list):
+            current[0].note("a list as an index")
+        return getitem(tensor, index)
+
+    monkeypatch.setattr(rloo_tilted, "packed_microbatches", watched)
+    monkeypatch.setattr(common.logprob, "_padded_attention", padded_attention)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: current[0].note("tolist") or tolist(tensor))
+    monkeypatch.setattr(torch.Tensor, "__getitem__", with_list)
+    train(folder, rloo_tilted, *TILTED, "--num-steps", "1", "--microbatch-tokens", "1", *flags)
+    return passes
+
+
+@pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]])
+def test_no_micro_batch_waits_for_the_gpu(folder, monkeypatch, flags):
+    assert reads_between_microbatches(folder, monkeypatch, *flags) == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    "slip,found",
+    [
+        (lambda returns: returns if returns.sum() < 9e9 else None, "aten._local_scalar_dense.default"),
+        (lambda returns: returns + 0 * returns.max().item(), "aten._local_scalar_dense.default"),
+        (lambda returns: returns + 0 * len(returns.tolist()), "tolist"),
+        (lambda returns: returns + 0 * returns[returns < 9e9].sum(), "aten.index.Tensor"),
+        (lambda returns: returns + 0 * returns[[0]], "a list as an index"),
+    ],
+)
+def test_a_line_that_waits_for_the_gpu_is_seen(folder, monkeypatch, slip, found):
+    right = rloo_tilted.leave_one_out
+    monkeypatch.setattr(rloo_tilted, "leave_one_out", lambda returns, size: right(slip(returns), size))
+    passes = reads_between_microbatches(folder, monkeypatch)
+    assert len(passes) == 3 and all(found in reads for reads in passes)
+
+
 # --- stop and resume --------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +367,7 @@ def test_a_sampler_that_is_not_of_the_trainers_mind_stops_the_run(folder, monkey
         packed.sampler_logp -= shift
         return packed
 
-    monkeypatch.setattr(rloo_tilted, "pack", shifted)
+    monkeypatch.setattr("common.logprob.pack", shifted)
     if not stops:
         train(folder, rloo_tilted, *TILTED)
         return
