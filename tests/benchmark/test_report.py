@@ -119,8 +119,8 @@ def test_repeats_of_a_problem_are_joined_before_the_error_is_taken(tmp_path):
     shares = np.array([[np.mean(p["authors"]) for p in content["problems"]] for content in found])  # (repeats, P)
     value, se = folders.cells(folders.Results([tmp_path]).samples(row, "math500", "last"), "authors")["pass@1"]
     assert value == pytest.approx(100 * shares.mean())
-    assert se == pytest.approx(100 * shares.mean(0).std() / math.sqrt(3))
-    assert se != pytest.approx(100 * shares.std() / math.sqrt(9))  # nine problems, as if repeats were problems
+    assert se == pytest.approx(100 * shares.mean(0).std(ddof=1) / math.sqrt(3))
+    assert se != pytest.approx(100 * shares.std(ddof=1) / math.sqrt(9))  # nine problems, as if repeats were problems
 
 
 def test_the_two_selections_read_the_checkpoints_they_chose(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -532,11 +533,17 @@ def test_an_interrupt_ends_workers_that_hang_and_reaches_no_worker_by_itself():
         text=True,
     )
     pids = [int(pid) for pid in done.stdout.readline().split()]
-    assert len(pids) == 2 and all(os.getsid(pid) == pid for pid in pids)  # out of reach of the terminal's Ctrl-C
-    os.killpg(done.pid, signal.SIGINT)
-    _, errors = done.communicate(timeout=60)  # the deadline is ten minutes
-    assert "KeyboardInterrupt" in errors and "CancelledError" not in errors
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    try:
+        assert len(pids) == 2 and all(os.getsid(pid) == pid for pid in pids)  # out of reach of the terminal's Ctrl-C
+        os.killpg(done.pid, signal.SIGINT)
+        _, errors = done.communicate(timeout=60)  # the deadline is ten minutes
+        assert "KeyboardInterrupt" in errors and "CancelledError" not in errors
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    finally:
+        done.kill()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_sixteen_workers_cannot_take_more_than_16_gb():
