@@ -46,7 +46,7 @@ class Rollout:
         return tokenizer.batch_decode(kept, skip_special_tokens=True)
 
     def out_of_vocabulary(self, vocab_size: int) -> int:
-        """Returns the number of sampled tokens with id >= vocab_size: models pad the vocabulary past the tokenizer's."""
+        """Returns the number of sampled tokens with id >= vocab_size: models pad the tokenizer's vocabulary."""
         return sum(token >= vocab_size for response in self.responses for token in response)
 
 

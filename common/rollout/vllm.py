@@ -244,11 +244,14 @@ class _BatchedOutputs:
     @staticmethod
     def missing(processor) -> list[str]:
         """Returns what this relies on and this version of vLLM does not have."""
-        from vllm.logprobs import FlatLogprobs
-        from vllm.v1.engine import EngineCoreOutput
-        from vllm.v1.engine.logprobs import LogprobsProcessor
-        from vllm.v1.engine.output_processor import RequestState
-        from vllm.v1.outputs import LogprobsLists
+        try:
+            from vllm.logprobs import FlatLogprobs
+            from vllm.v1.engine import EngineCoreOutput
+            from vllm.v1.engine.logprobs import LogprobsProcessor
+            from vllm.v1.engine.output_processor import RequestState
+            from vllm.v1.outputs import LogprobsLists
+        except ImportError as error:
+            return [f"module or class ({error})"]
 
         def names(function) -> list[str]:
             return list(inspect.signature(function).parameters)

@@ -224,6 +224,10 @@ def test_a_vllm_without_what_batching_relies_on_is_left_as_it_is(sampler, monkey
     message = capsys.readouterr().err
     assert "no OutputProcessor.request_states, RequestState.logprobs_processor: " in message
     assert "Decoding is slower, the results are the same." in message
+    with monkeypatch.context() as patch:
+        patch.delattr(output_processor, "RequestState")
+        _BatchedOutputs.install(processor)
+    assert processor.process_outputs == plain and "cannot import name 'RequestState'" in capsys.readouterr().err
     _BatchedOutputs.install(processor)
     assert isinstance(processor.process_outputs, _BatchedOutputs) and capsys.readouterr().err == ""
 
