@@ -220,18 +220,24 @@ def engine_bytes(
 # --- what both samplers share -----------------------------------------------------------------------------------------
 
 
-def response_budgets(prompts, n: int, window: int, max_total_tokens: int, temperature: float) -> list[int]:
-    """Returns the number of response tokens that each prompt leaves room for; raises ValueError for a bad request."""
-    if max_total_tokens > window:
-        raise ValueError(f"max_total_tokens {max_total_tokens} is more than the {window} this sampler was started with")
+def response_budgets(
+    prompts, n: int, window: int, max_total_tokens: int | Sequence[int], temperature: float
+) -> list[int]:
+    """Returns the number of response tokens that each prompt leaves room for; raises ValueError for a bad request.
+
+    max_total_tokens: of prompt and response, one number for all prompts or one for each
+    """
+    limits = [max_total_tokens] * len(prompts) if isinstance(max_total_tokens, int) else list(max_total_tokens)
+    if max(limits, default=0) > window:
+        raise ValueError(f"max_total_tokens {max(limits)} is more than the {window} this sampler was started with")
     if temperature == 0 and n > 1:
         raise ValueError(f"greedy decoding gives {n} equal responses: ask for n=1 at temperature 0")
-    for i, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < max_total_tokens:
+    for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        if not 0 < len(prompt) < limit:
             raise ValueError(
-                f"prompt {i} has {len(prompt)} tokens, the window {max_total_tokens}: drop it (fit_window) or widen it"
+                f"prompt {i} has {len(prompt)} tokens, the window {limit}: drop it (fit_window) or widen it"
             )
-    return [max_total_tokens - len(prompt) for prompt in prompts]
+    return [limit - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
 def make_rollout(prompts, responses: list[list[int]], sampler_logp: list[list[float]], n: int, stop_ids) -> Rollout:

@@ -126,7 +126,7 @@ class TransformersSampler:
         self,
         prompts: list[list[int]],
         n: int,
-        max_total_tokens: int,
+        max_total_tokens: int | Sequence[int],
         seed: int,
         step: int = 0,
         problem_ids: Sequence | None = None,
@@ -134,7 +134,8 @@ class TransformersSampler:
         fixed_length: bool = False,
         stream: str = "train",
     ) -> Rollout:
-        """Samples n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens.
+        """Samples n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens,
+        which is one number or one for each prompt.
 
         temperature 0 is greedy; with fixed_length, stop tokens are ordinary tokens. The random numbers are those of
         stream, seed, step and problem_ids (default: this process and the place in `prompts`): `stream` says what the
@@ -144,7 +145,7 @@ class TransformersSampler:
         budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
         words = problem_words(problem_ids, len(prompts))
         rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
-        size = self.capacity(max_total_tokens)
+        size = self.capacity(max((len(p) + b for p, b in zip(prompts, budgets, strict=True)), default=1))
         responses, sampler_logp = [], []
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]

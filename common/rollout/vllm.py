@@ -353,7 +353,7 @@ class VLLMSampler:
         self,
         prompts: list[list[int]],
         n: int,
-        max_total_tokens: int,
+        max_total_tokens: int | Sequence[int],
         seed: int,
         step: int = 0,
         problem_ids: Sequence | None = None,

@@ -4,10 +4,12 @@ Nothing is written in place: a file or folder gets a temporary name, is put on t
 kill or a full disk at any moment leaves what was there before, and temporary names that `sweep` removes.
 """
 
+import copy
 import json
 import os
 import pickle
 import shutil
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +17,9 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from transformers import GenerationConfig, PreTrainedModel
 
-from common.logprob import causal_lm, local_tensor, weights
+from common.logprob import causal_lm, full_tensor, local_tensor, weights
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -104,24 +107,66 @@ def _sync(path: Path) -> None:
 # --- what a checkpoint is made of -------------------------------------------------------------------------------------
 
 
-def save_model(path: Path, policy: torch.nn.Module, tokenizer) -> None:
-    """The policy as a plain Hugging Face folder, adapters merged: a collective, rank 0 writes. A folder that is there
-    stays: it is whole, and of the same weights."""
+def save_model(path: Path, policy: torch.nn.Module, tokenizer, stop_ids: Sequence[int]) -> None:
+    """Saves the policy as a plain Hugging Face folder; a collective, rank 0 writes. LoRA adapters are merged into the
+    weights and also saved by themselves, in float32, in its folder `adapter`: bfloat16 weights round off small steps.
+
+    `stop_ids` are the tokens that ended a response in training: with the folder's own generation settings transformers
+    and vLLM sample as the training sampler did. A folder that exists is left alone: it is complete and has the same
+    weights."""
     model, tensors, writes = causal_lm(policy), {}, dist.get_rank() == 0 and not path.exists()
     for name, value in weights(policy):
         if writes and not (name == "lm_head.weight" and model.config.tie_word_embeddings):
             # A GPU computes in bfloat16, and so will whoever loads the folder; a CPU run stays as it is.
             tensors[name] = value.to("cpu", torch.bfloat16 if value.is_cuda else value.dtype).contiguous()
+    adapter = {
+        name: full_tensor(parameter.detach()).cpu() for name, parameter in policy.named_parameters() if ".lora_" in name
+    }
     if writes:
         with replacing(path) as folder:
             config = type(model.config).from_dict(model.config.to_dict())
             config.use_cache, config.dtype = True, next(iter(tensors.values())).dtype
             config.architectures = [type(model).__name__.removeprefix("FSDP")]
+            config.eos_token_id = list(stop_ids)
             config.save_pretrained(folder)
-            if model.generation_config is not None:
-                model.generation_config.save_pretrained(folder)
+            generation_settings(model, tokenizer, stop_ids).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            if adapter:
+                save_adapter(folder / "adapter", policy, adapter)
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_adapter(folder: Path, policy: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Saves LoRA weights, given by their names in the policy, as a folder for peft.PeftModel.from_pretrained."""
+    from peft import get_peft_model_state_dict
+
+    config = copy.copy(policy.peft_config["default"])
+    config.inference_mode, config.target_modules = True, sorted(config.target_modules)
+    config.save_pretrained(folder)
+    named = get_peft_model_state_dict(policy, state_dict=tensors, save_embedding_layers=False)
+    save_file(
+        {name: value.contiguous() for name, value in named.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def generation_settings(model: PreTrainedModel, tokenizer, stop_ids: Sequence[int]) -> GenerationConfig:
+    """Returns the settings that make transformers and vLLM sample from the policy itself, as in training.
+
+    Everything else that a base model brings along, such as a lower temperature, top-k, top-p or a repetition penalty,
+    is left out; top_k has to be 0, since transformers takes 50 where it is missing."""
+    special = model.generation_config or model.config
+    pad = getattr(special, "pad_token_id", None)
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        eos_token_id=list(stop_ids),
+        bos_token_id=getattr(special, "bos_token_id", None),
+        pad_token_id=tokenizer.pad_token_id if pad is None else pad,
+    )
 
 
 def save_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -13,7 +13,8 @@ from common.rollout import Rollout
 # Every figure a run logs, and what it is. README shows this table; a test keeps it equal to what the scripts log.
 METRICS = {
     "objective/return": "mean return of the responses (nats, or task reward; what is maximised)",
-    "objective/task_reward": "mean task reward: share of responses graded right",
+    "objective/task_reward": "mean task reward of a response; by default 1 if --reward-verdict calls it right, else 0",
+    "objective/strict_reward": "share of responses that the strict verdict calls right, whichever verdict pays",
     "objective/logp_base": "mean log pi_base of a response, nats",
     "objective/kl_base": "mean log pi_theta - log pi_base of a response, nats: estimates KL(policy || base)",
     "policy/nll": "mean -log pi_theta of the sampled tokens, nats per token",
@@ -38,7 +39,7 @@ METRICS = {
     "eval/<dataset>/pass_at_1": "validation: share of responses graded right, one a problem; `_se`: standard error",
     "eval/<dataset>/response_length": "validation: mean response length, tokens; `_se`: standard error",
     "eval/authors": "validation accuracy that the authors' selection goes by (for math: MATH-500 is in it)",
-    "eval/honest": "validation accuracy on problems that no reported set contains",
+    "eval/held_out": "validation accuracy on problems that no reported set contains",
 }
 
 # Mean difference of the sampler's and the trainer's log-probabilities, nats a token, that rounding does not make: in

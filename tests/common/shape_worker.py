@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import common.logprob
-from benchmark.random_model import config_of
+from benchmark.speed.random_model import config_of
 from common.logprob import base_logprobs, load_model, pack, token_logprobs
 from common.rollout import Rollout
 from common.run.memory import estimate

@@ -120,7 +120,7 @@ def test_an_unbroken_run_leaves_what_it_should(unbroken):
     left, counts = unbroken
     assert [line["step"] for line in left["metrics.jsonl"]] == list(range(STEPS + 1))
     assert [step for step, _ in left["curve objective/return"]] == list(range(STEPS))
-    for name in ("authors", "honest"):
+    for name in ("authors", "held_out"):
         assert json.loads(left[f"checkpoints/best_{name}.json"])["step"] == 2  # so steps 0 and 4 were pruned
     assert len(left[f"resume/step_{STEPS:06d}/rank_0_of_1.pt"]) > 10
     assert all(counts[function] > 0 for function in PHASES.values())

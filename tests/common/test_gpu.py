@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped elsewhere. The figures are taken by benchmark/gpu_figures.sh."""
+"""What only a GPU can show; skipped elsewhere. The figures are taken by benchmark/speed/gpu.sh."""
 
 import gc
 from types import SimpleNamespace
@@ -10,8 +10,8 @@ from test_logprob import make_rollout, reference
 from test_memory import settings, train_fifty_steps
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmark.random_model import SHAPES
-from benchmark.random_model import main as make_model
+from benchmark.speed.random_model import SHAPES
+from benchmark.speed.random_model import main as make_model
 from common.logprob import base_logprobs, load_model, local_tensor, pack, token_logprobs, weights
 from common.rollout import start_sampler
 from common.run import start_processes
