@@ -50,21 +50,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 
+from benchmark.miniature.figures import STYLES, Shown, inference_figure, likelihood_figure
+from benchmark.miniature.rows import (
+    BEAMS,
+    CONTROLS,
+    GRID,
+    KS,
+    METHODS,
+    MODES,
+    MOVES,
+    OTHERS,
+    POWERS,
+    QUICK,
+    SEEDS,
+    grid_name,
+)
 from benchmark.report import figures
 from benchmark.report.page import Page, Table
 from benchmark.report.results import Missing, ResultsFile, TrainingRun, mean, read_json
 from common.run import write_json
 
 MARGIN, BRIDGE = 2.0, 5.0  # points of accuracy
-SEEDS = ("seed1", "seed2", "seed3")
-METHODS = {"task": "Task reward", "sharpen": "Sharpening", "tempered": "Tempered 2", "tilted": "Tilted (2, 0.1)"}
-POWERS = {"task": (1.0, 0.0), "sharpen": (math.inf, math.inf), "tempered": (2.0, math.inf), "tilted": (2.0, 0.1)}
-OTHERS = {"more-guesses": "more guesses", "fewer-guesses": "fewer guesses"}
-CONTROLS = {"random_reward": "Random reward", "logp_per_token": "log π_base per token"}
-GRID = [(alpha, beta) for alpha in (1, 1.25, 2, 4) for beta in ("inf", "0.3", "0.1")]
-MODES = ("exact", "karan-du", "mh-llm", "mh-llm-signfix")
-MOVES, BEAMS, KS = (0, 1, 10, 100), (1, 4, 16, 64), tuple(2**i for i in range(9))
-QUICK = [f"{method}_seed1" for method in METHODS] + ["task_hard", "sharpen_hard"]
 
 
 @dataclass
@@ -186,11 +192,6 @@ def objectives_of_bases() -> dict[tuple, dict[str, tuple[float, float]]]:
     for shares in OTHERS:
         found[shares, "toy", False] = {f"{name}_{shares}": POWERS[name] for name in ("task", "sharpen")}
     return found
-
-
-def grid_name(alpha: float, beta: str) -> str:
-    """The row of an alpha and beta; those that have three seeds by their first."""
-    return {(2, "inf"): "tempered_seed1", (2, "0.1"): "tilted_seed1"}.get((alpha, beta), f"alpha{alpha:g}_beta{beta}")
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -487,76 +488,6 @@ def pass_at_k_table(m: Measured) -> Table:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-STYLES = {"task": (figures.BLUE, "^"), "sharpen": (figures.RED, "v"), "tempered": (figures.PINK, "P")}
-STYLES |= {"tilted": (figures.GREEN, "*"), "Base": (figures.GREY, "o")}
-
-
-def likelihood_figure(m: Measured, album: figures.Album) -> None:
-    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    kinds = [
-        (
-            "T = 1 to 1/4",
-            figures.GREY,
-            "o",
-            [m.sample("base"), *(m.sample(f"base_T{t}") for t in ("0.8", "0.5", "0.25"))],
-        )
-    ]
-    kinds.append(("beam 1 to 64", figures.SKY, "X", [m.beam(w, "toy") for w in BEAMS]))
-    kinds.append(
-        ("power sampling, α 2, 0 to 100 moves", figures.ORANGE, "D", [m.power(f"power_exact_{k}") for k in MOVES])
-    )
-    for label, colour, marker, samples in kinds:
-        x = [mean([sample], "logp")[0] for sample in samples]
-        y = [sample.percent("pass_at_1")[0] for sample in samples]
-        ax.plot(x, y, color=colour, marker=marker, mec="black", ls=":", label=label)
-    for name, label in METHODS.items():
-        (colour, marker), optimum = STYLES[name], m.optima[name]
-        x = np.mean([np.mean(run.curve("objective/logp_base")[1][-5:]) for run in m.runs(name)])
-        y, best = m.accuracy(name).value, m.optimum(name).value
-        ax.plot(x, y, color=colour, marker=marker, mec="black", ms=10, ls="", label=f"{label}, trained")
-        ax.plot(
-            optimum["logp_base"],
-            best,
-            color=colour,
-            marker=marker,
-            mfc="white",
-            ms=10,
-            ls="",
-            label="its exact optimum",
-        )
-        ax.annotate("", (optimum["logp_base"], best), (x, y), arrowprops=dict(arrowstyle="->", color=colour, lw=0.8))
-    ax.set(xlabel="log π_base of an answer, nats", ylabel="Pass@1, %")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    note = "Easy level, variable length. Filled: measured; open: exact optimum of the objective; an arrow leads from a "
-    note += "trained policy to its optimum. Lines join rising effort: lower T, wider beams, more moves."
-    album.save(figure, "likelihood", "Likelier is not better: log π_base against accuracy", note)
-
-
-def inference_figure(m: Measured, album: figures.Album) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for mode, marker, style in zip(MODES, "Dsv^", ("-", "--", ":", "-."), strict=True):
-        found = [m.power(f"power_{mode}_{k}").percent("pass_at_1") for k in MOVES]
-        left.errorbar(range(4), *zip(*found, strict=True), marker=marker, ls=style, label=mode, capsize=2)
-    left.axhline(m.optimum("tempered").value, color="black", ls=(0, (5, 2)), lw=1, label="exact optimum, α 2")
-    left.set_xticks(range(4), [str(k) for k in MOVES])
-    left.set(xlabel="moves of whole answers", ylabel="Pass@1, %", title="Power sampling, α 2")
-    left.legend()
-    for level, colour, marker in (("toy", figures.BLUE, "o"), ("toy_hard", figures.RED, "s")):
-        found = [m.beam(w, level).percent("pass_at_1") for w in BEAMS]
-        name = "hard" if "hard" in level else "easy"
-        right.errorbar(
-            range(4), *zip(*found, strict=True), color=colour, marker=marker, capsize=2, label=f"{name} level"
-        )
-        best = m.optimum("sharpen_hard" if "hard" in level else "sharpen").value
-        right.axhline(best, color=colour, ls=(0, (5, 2)), lw=1, label=f"argmax of π_base, {name}")
-    right.set_xticks(range(4), [str(w) for w in BEAMS])
-    right.set(xlabel="beam width, length penalty 0", title="Beam search")
-    right.legend()
-    album.save(
-        figure, "inference", "Inference: more effort, nearer the optimum", "Bars: ± standard error over problems."
-    )
-
-
 def grid_figure(m: Measured, album: figures.Album) -> None:
     figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for beta, (colour, marker, style) in zip(("inf", "0.3", "0.1"), figures.BETA_STYLES.values(), strict=True):
@@ -600,13 +531,12 @@ def main(args: Args) -> int:
     m, made = Measured(args.folder), args.folder / "page"
     (made / "figures").mkdir(parents=True, exist_ok=True)
     album = figures.Album(None, made / "figures")
-    names = (
-        QUICK
-        if args.quick
-        else [f"{name}_seed1" for name in METHODS] + ["sharpen_fixed_seed1", "task_hard", "sharpen_hard"]
-    )
+    trained = [*METHODS] if not args.quick else [f"{name}_seed1" for name in METHODS]
+    trained += [] if args.quick else ["sharpen_fixed"]
+    names = {name: label for label, name, _ in training_rows(args.quick)}
+    shown = [(names[name], m.runs(name)) for name in (*trained, "task_hard", "sharpen_hard")]
     tables, paragraphs = [training_table(m, args.quick)], []
-    figures.health(album, "training", "Training health", [(name, m.run(name)) for name in names], "Seed 1.")
+    figures.health(album, "training", "Training health", shown, "")
     if not args.quick:
         rows, told = [], {}
         for title, observe in OBSERVATIONS.items():
@@ -620,8 +550,8 @@ def main(args: Args) -> int:
             0, Table("What each observation predicts", ["Observation", "Predicts", "Measured", "Holds"], rows)
         )
         tables += [inference_table(m), pass_at_k_table(m)]
-        likelihood_figure(m, album)
-        inference_figure(m, album)
+        likelihood_figure(Shown(tables), album)
+        inference_figure(Shown(tables), album)
         grid_figure(m, album)
         pass_at_k_figure(m, album)
         write_json(

@@ -90,7 +90,7 @@ def draw_all(results: Results, tables: list[int], folder: Path) -> list[Image]:
     runs = list({run.folder: run for run in runs}.values())
     others = results.other_runs()
     if others:
-        health(album, "other_health", "Training health of other runs", [(run.name, run) for run in others], "")
+        health(album, "other_health", "Training health of other runs", [(run.name, [run]) for run in others], "")
     likelihood(album, runs + others)
     divergence(album, runs + others)
     for tag in MODELS:
@@ -193,34 +193,59 @@ def smooth(values: list[float]) -> np.ndarray:
     return (total[ends] - total[starts]) / (ends - starts)
 
 
-def health(album: Album, name: str, title: str, runs: list[tuple[str, TrainingRun]], choices: str) -> None:
-    size = (11, 1.75 * max(1, len(runs)) + 0.4)
-    figure, axes = plt.subplots(max(1, len(runs)), 4, figsize=size, layout="constrained", squeeze=False, sharex="row")
-    for line, (label, run) in zip(axes, runs, strict=False):
-        album.sources.add(str(run.folder))
+def health(album: Album, name: str, title: str, rows: list[tuple[str, list[TrainingRun]]], choices: str) -> None:
+    """A line of curves for each row: the mean over its runs (seeds) with a band from the lowest to the highest."""
+    size = (11, 1.75 * max(1, len(rows)) + 0.4)
+    figure, axes = plt.subplots(max(1, len(rows)), 4, figsize=size, layout="constrained", squeeze=False, sharex="row")
+    for line, (label, runs) in zip(axes, rows, strict=False):
+        album.sources |= {str(run.folder) for run in runs}
         for ax, key in zip(line, HEALTH, strict=True):
-            steps, values = run.curve(key)
+            curves = [run.curve(key) for run in runs]
+            shortest = min(len(steps) for steps, _ in curves)  # a run may have been stopped
+            if not shortest:
+                continue
+            steps, values = curves[0][0][:shortest], np.array([values[:shortest] for _, values in curves])
+            shown = values if key.startswith("eval/") else np.array([smooth(row) for row in values])
+            mean_of_runs = shown.mean(0)
+            if len(runs) > 1:
+                ax.fill_between(steps, shown.min(0), shown.max(0), color="#cccccc", lw=0)
+            elif not key.startswith("eval/"):
+                ax.plot(steps, values[0], color="#bbbbbb", lw=0.8)
             if key.startswith("eval/"):
-                ax.plot(steps, values, color="black", marker="o", markersize=3, lw=1)
-                if steps:
-                    best = int(np.argmax(values))
-                    ax.plot(steps[best], values[best], marker="*", markersize=11, color=ORANGE, markeredgecolor="black")
+                ax.plot(steps, mean_of_runs, color="black", marker="o", markersize=3, lw=1)
+                best = int(np.argmax(mean_of_runs))
+                ax.plot(steps[best], mean_of_runs[best], marker="*", ms=11, color=ORANGE, markeredgecolor="black")
             else:
-                ax.plot(steps, values, color="#bbbbbb", lw=0.8)
-                ax.plot(steps, smooth(values), color="black", lw=1.4)
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for ax, heading in zip(axes[0], HEALTH.values(), strict=True):
-        ax.set_title(heading)
+                ax.plot(steps, mean_of_runs, color="black", lw=1.4)
+        line[0].set_ylabel(label.replace(", ", ",\n"), rotation=0, ha="right", va="center")
+    for column, (key, heading) in zip(axes.T, HEALTH.items(), strict=True):
+        column[0].set_title(heading)
+        if key != "objective/return":  # its unit depends on the objective
+            one_scale(column)
     for ax in axes[-1]:
         ax.set_xlabel("step")
-    choices += " Grey: each step; black: mean of up to 20 steps. Star: best validated step. "
-    choices += "The return is the task reward, or nats for sharpening and tempered sampling."
+    choices += (
+        " Black: mean of up to 20 steps, averaged over seeds; grey: each step, or with several seeds the range of "
+    )
+    choices += (
+        "theirs. Star: best validated step. Columns have one scale, except the return, which is the task reward, or "
+    )
+    choices += "nats for sharpening and tempered sampling."
     album.save(figure, name, title, choices.strip())
+
+
+def one_scale(axes) -> None:
+    """Gives axes the same limits, from those that show something."""
+    used = [ax for ax in axes if ax.lines]
+    if used:
+        limits = [ax.get_ylim() for ax in used]
+        for ax in axes:
+            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def health_of_rows(album: Album) -> None:
     rows = [row for row in rows_of(11) if row.key[:1] in (("task_reward",), ("dist_sharpen",))]
-    runs = [(row.label, run) for row in rows if (run := album.run(row))]
+    runs = [(row.label, [run]) for row in rows if (run := album.run(row))]
     health(album, "figure_4", "Figure 4: training health, Qwen3-4B", runs, "Variable length.")
 
 

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from benchmark.miniature import observations
+from benchmark.miniature.figures import Shown, draw_again, groups
 from benchmark.miniature.observations import Accuracy, Measured, difference, exceeds
+from benchmark.report import figures
+from benchmark.report.page import Table
 from benchmark.report.results import Missing, TrainingRun
 from common.evaluate import aggregate
 
+RESULTS = Path(observations.__file__).with_name("results")
 PROBLEMS = 40
 KS = [2**i for i in range(9)]
 CURVE = [50, 60, 60]  # validation accuracy at steps 0, 10, 20
@@ -284,3 +288,39 @@ def test_what_is_missing_is_named(made, tmp_path):
     m = changed(made, tmp_path, lambda folder: shutil.rmtree(folder / "results" / "base"))
     with pytest.raises(Missing, match=r"results/base/toy\*_test"):
         m.accuracy("base")
+
+
+def test_figures_can_be_drawn_again_from_the_file_of_the_page(tmp_path):
+    shutil.copy(RESULTS / "observations.json", tmp_path)
+    (tmp_path / "figures").mkdir()
+    draw_again(tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"likelihood.png", "inference.png"}
+
+
+def test_a_figure_shows_the_numbers_of_the_tables():
+    content = json.loads((RESULTS / "observations.json").read_text())
+    shown = Shown([Table(**table) for table in content["tables"]])
+    assert shown.point("T = 1") == (-7.37, 52.0, 1.2) and shown.point("T = 0.5") == (-4.47, 95.9, 0.4)
+    assert shown.number("Training", "Sharpening", "log π_base") == (-3.94, 0.0)
+    assert shown.number("Training", "Sharpening", "log π_base", of_optimum=True) == (-3.39, 0.0)
+
+
+def test_points_that_lie_on_one_another_share_a_label():
+    points = [(-4.5, 96.0, 1.0), (-4.4, 97.0, 1.0), (-4.4, 91.0, 1.0)]
+    assert groups(points, ["0", "1", "100"]) == [((-4.4, 97.0), ["0", "1"]), ((-4.4, 91.0), ["100"])]
+
+
+def test_curves_show_all_seeds_and_columns_have_one_scale(tmp_path, monkeypatch):
+    for name, accuracies in (("a_seed1", [50, 60, 90]), ("a_seed2", [50, 70, 80]), ("b", [10, 20, 30])):
+        put_run(tmp_path, name, accuracies)
+    seen = []
+    monkeypatch.setattr(figures.plt, "close", seen.append)
+    runs = {name: TrainingRun(next(tmp_path.glob(f"{name}__*"))) for name in ("a_seed1", "a_seed2", "b")}
+    album = figures.Album(None, tmp_path)
+    figures.health(album, "training", "Training", [("a", [runs["a_seed1"], runs["a_seed2"]]), ("b", [runs["b"]])], "")
+    axes = seen[0].axes
+    accuracy = {ax: ax.lines[0].get_ydata().tolist() for ax in (axes[2], axes[6])}
+    assert [pytest.approx(values) for values in accuracy.values()] == [[0.5, 0.65, 0.85], [0.1, 0.2, 0.3]]
+    (band,) = axes[2].collections
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(0.9)
+    assert axes[2].get_ylim() == axes[6].get_ylim() and axes[1].get_ylim() == axes[5].get_ylim()
