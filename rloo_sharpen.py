@@ -166,7 +166,6 @@ def policy_loss(token_logp, sampler_logp, advantages, cap: float) -> torch.Tenso
 
 
 def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
-    """Trains. Programs of benchmark/ pass a sampler, a grader or a class of run folder to use instead of new ones."""
     device = start_processes(args.seed)
     mine = rank_slice(args.num_problems)  # this process's part of every batch
     dtype = compute_dtype(args.dtype, device)

@@ -134,8 +134,7 @@ class Run:
         self.writer = self.wandb = None
         wandb = import_wandb() if args.track else None  # this and the next before a folder is made
         if model:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            check_disk(model, args, device, compute_dtype(args.dtype, device))
+            self.check_room(model)
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
         self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
         self.first_step = self.resumed_step or 0
@@ -160,6 +159,11 @@ class Run:
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step if args.resume else None)
             self._write_arguments()
             print(f"run folder {self.folder}   curves: tensorboard --logdir {self.folder.parent}", flush=True)
+
+    def check_room(self, model: str) -> None:
+        """Raises ValueError if what the run will save does not fit on the disk."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        check_disk(model, self.args, device, compute_dtype(self.args.dtype, device))
 
     def _write_arguments(self) -> None:
         """Shows the arguments in TensorBoard: as a table under Text and, beside the last figures, under HParams. They

@@ -222,6 +222,8 @@ def save_state(
             for kind, tensors in kinds.items():
                 dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary / kind, sync_files=True))
             if dist.get_rank() == 0:
+                for kind in kinds:  # another version of torch may list its tensors by classes that are not allowed
+                    StateReader(temporary / kind).read_metadata()
                 write_json(temporary / "state.json", {"kinds": list(kinds), "processes": dist.get_world_size()})
                 for folder in [*(temporary / kind for kind in kinds), temporary]:
                     _sync(folder)

@@ -1,6 +1,7 @@
 """Checkpoints behave as the policy did in training, wherever they are loaded."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from common.logprob import load_model, pack, token_logprobs
 from common.rollout import Rollout, stop_token_ids
-from common.run import start_processes
-from common.run.checkpoint import StateReader, save_model
+from common.run import checkpoint, start_processes
+from common.run.checkpoint import StateReader, load_state, save_model, save_state
 
 FIRST, SECOND = 1, 5  # the stop tokens: the tokenizer's, and one that only the generation config has ("d")
 CPU = torch.device("cpu")
@@ -213,3 +214,20 @@ def test_a_state_goes_from_one_process_to_two_and_back_bit_for_bit(states, kind)
             assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
     assert all(value.abs().max() > 0 for value in state_of(first / "exp_avg_sq").values())
     assert not list((states / kind).glob(".*"))  # no temporary names are left
+
+
+def test_a_state_that_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch):
+    policy = policy_of(base_model(tmp_path / "base", tied=True))
+    optimizer = torch.optim.AdamW(policy.parameters())
+    save_state(tmp_path / "resume" / "step_000000", policy, optimizer)
+    load_state(tmp_path / "resume" / "step_000000", policy, optimizer)
+
+    def of_another_version(unpickler, module, name):
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    monkeypatch.setattr(checkpoint._MetadataUnpickler, "find_class", of_another_version)
+    with pytest.raises(pickle.UnpicklingError, match="it names"):
+        save_state(tmp_path / "resume" / "step_000002", policy, optimizer)
+    assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step_000000"]
+    with pytest.raises(ValueError, match="cannot be read .UnpicklingError"):
+        load_state(tmp_path / "resume" / "step_000000", policy, optimizer)
