@@ -235,7 +235,7 @@ def health(album: Album, name: str, title: str, rows: list[tuple[str, list[Train
 
 
 def one_scale(axes) -> None:
-    """Gives axes the same limits, from those that show something."""
+    """Sets the same limits on all axes: the widest of those that show something."""
     used = [ax for ax in axes if ax.lines]
     if used:
         limits = [ax.get_ylim() for ax in used]
