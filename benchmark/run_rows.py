@@ -120,8 +120,8 @@ def argument(words: list[str], name: str, default: str = "") -> str:
 
 
 def to_call(command: str) -> str | None:
-    """The command as it has to be called now. A training run that was stopped gets --resume, and for one that is
-    finished None is returned; one that was stopped before its first checkpoint is deleted and starts again. Other commands are
+    """The command as it has to be called now: with --resume for a training run that was stopped, None for one that is
+    finished. A run that was stopped before its first checkpoint is deleted and starts again. Other commands are
     returned as they are: they know themselves what they have done."""
     words = shlex.split(command)
     name, output = argument(words, "--exp-name"), Path(argument(words, "--output-dir", "runs"))
