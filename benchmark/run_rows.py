@@ -407,7 +407,7 @@ def main() -> int:
     try:
         rows = read_rows(sys.stdin.read())
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))  # exit code 2
     rows = [row for row in rows if all(re.search(pattern, row.name) for pattern in args.rows)]
     if args.dry_run:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" may close the pipe

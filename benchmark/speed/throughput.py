@@ -179,6 +179,7 @@ class CurvesOnly(Run):
 def base_seconds(settings: rloo_tilted.Args, rollout: Rollout, device: torch.device, dtype: torch.dtype) -> float:
     """Seconds that the base's log-probabilities of a rollout take, in the passes that the training step makes; the
     first of two times is a warm-up."""
+    start_processes(settings.seed)  # closing vLLM's engine has ended the process group
     model = load_model(settings.model, settings, device, dtype, trainable=bool(settings.lora_rank))
     all_groups = [True] * len(rollout.prompts)
     for _ in range(2):
