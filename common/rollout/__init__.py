@@ -13,6 +13,7 @@ V vocabulary.
 import hashlib
 import importlib.util
 import os
+import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 if TYPE_CHECKING:
@@ -298,6 +300,17 @@ def problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
     if not len(problem_ids) == num_prompts == len(set(problem_ids)):
         raise ValueError(f"{num_prompts} prompts need as many different problem_ids: equal ids would get equal samples")
     return [problem_word(i) for i in problem_ids]
+
+
+def shows_progress(name: str) -> bool:
+    """Whether there is a progress bar of this name: on the first process, in a terminal, and not of an empty name."""
+    return bool(name) and rank() == 0 and sys.stderr.isatty()
+
+
+def progress_bar(name: str, items: Iterable | None = None, *, total: int | None = None, **_) -> tqdm:
+    """Returns a progress bar on stderr, which appears after two seconds where `shows_progress`. vLLM calls it in place
+    of tqdm, with more arguments."""
+    return tqdm(items, total=total, desc=name, delay=2, leave=False, disable=not shows_progress(name))
 
 
 def rank() -> int:

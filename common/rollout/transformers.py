@@ -1,6 +1,6 @@
 """A sampler over a plain transformers model, with a key-value cache and batches of rows, for any machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from common.rollout import (
     kv_token_bytes,
     make_rollout,
     problem_words,
+    progress_bar,
     response_budgets,
     uniforms,
 )
@@ -133,13 +134,15 @@ class TransformersSampler:
         temperature: float = 1.0,
         fixed_length: bool = False,
         stream: str = "train",
+        progress: str = "",
     ) -> Rollout:
         """Samples n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens,
         which is one number or one for each prompt.
 
         temperature 0 is greedy; with fixed_length, stop tokens are ordinary tokens. The random numbers are those of
         stream, seed, step and problem_ids (default: this process and the place in `prompts`): `stream` says what the
-        samples are for, so that training, validation and evaluation draw independently even with one seed.
+        samples are for, so that training, validation and evaluation draw independently even with one seed. `progress`
+        names a progress bar in the terminal.
         Raises ValueError if a prompt leaves no room for a response, or if a problem id comes twice.
         """
         budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
@@ -147,12 +150,15 @@ class TransformersSampler:
         rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
         size = self.capacity(max((len(p) + b for p, b in zip(prompts, budgets, strict=True)), default=1))
         responses, sampler_logp = [], []
-        for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
-            numbers = [uniforms(seed, step, words[p], sample, budgets[p], stream) for p, sample in chunk]
-            tokens, logp = self._sample([prompts[p] for p, _ in chunk], numbers, temperature, fixed_length)
-            responses += tokens
-            sampler_logp += logp
+        with progress_bar(progress, total=len(rows)) as bar:
+            for start in range(0, len(rows), size):
+                chunk = rows[start : start + size]
+                numbers = [uniforms(seed, step, words[p], sample, budgets[p], stream) for p, sample in chunk]
+                tokens, logp = self._sample(
+                    [prompts[p] for p, _ in chunk], numbers, temperature, fixed_length, on_end=bar.update
+                )
+                responses += tokens
+                sampler_logp += logp
         return make_rollout(prompts, responses, sampler_logp, n, self.stop_ids)
 
     def capacity(self, max_total_tokens: int) -> int:
@@ -185,10 +191,12 @@ class TransformersSampler:
         temperature: float,
         fixed_length: bool,
         record: bool = False,
+        on_end: Callable[[int], object] = lambda count: None,
     ) -> list[list[list]]:
         """Samples a response for each row, at most one token a uniform number.
 
         Gives the rows' tokens and their log p (nats); with `record` also log Z and entropy where each was drawn.
+        `on_end` is told how many responses have ended, whenever some have.
         """
         device = self.device
         budget = torch.tensor([len(row) for row in numbers], device=device)
@@ -214,6 +222,7 @@ class TransformersSampler:
         stops = torch.tensor([] if fixed_length else self.stop_ids, dtype=torch.long, device=device)
         live = torch.arange(len(prompts), device=device)  # cache row -> row
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of a cache row
+        unended = len(prompts)
         for t in range(steps):
             logp = logits.double().log_softmax(-1)
             if temperature == 0:
@@ -228,6 +237,9 @@ class TransformersSampler:
             count[live[ended]] = t + 1
             done |= ended
             alive = len(done) - int(done.sum())
+            if alive < unended:
+                on_end(unended - alive)
+                unended = alive
             if alive == 0:
                 break
             if alive < 0.9 * len(done):  # the last live rows move into the places of finished ones

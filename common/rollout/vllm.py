@@ -26,9 +26,11 @@ from common.rollout import (
     kv_cache_bytes,
     make_rollout,
     problem_words,
+    progress_bar,
     random_key,
     rank,
     response_budgets,
+    shows_progress,
 )
 from common.rollout.transformers import entropy, inverse_cdf, log_z
 
@@ -360,6 +362,7 @@ class VLLMSampler:
         temperature: float = 1.0,
         fixed_length: bool = False,
         stream: str = "train",
+        progress: str = "",
     ) -> Rollout:
         """Does what `TransformersSampler.generate` does, except that the random numbers depend on the whole batch.
 
@@ -375,7 +378,7 @@ class VLLMSampler:
             outputs = self.llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts],
                 [self._params(n, budget, temperature, fixed_length) for budget in budgets],
-                use_tqdm=False,
+                use_tqdm=partial(progress_bar, progress) if shows_progress(progress) else False,
             )
         answers = [answer for output in outputs for answer in output.outputs]
         responses = [list(answer.token_ids) for answer in answers]

@@ -1,5 +1,6 @@
 """The vLLM sampler with the real engine, on a CPU: the claims of test_rollout.py, and that a stale push is caught."""
 
+import io
 import os
 import random
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
+from tqdm import tqdm
 
 from common.rollout import shut_down, start_sampler
 from common.rollout.vllm import VLLMSampler
@@ -62,6 +64,22 @@ def changed(model, scale=0.05):
         for parameter in copy.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return copy
+
+
+@tied
+def test_a_progress_bar_counts_the_responses_and_changes_none(sampler, monkeypatch):
+    bars = []
+
+    def bar(name, items=None, *, total=None, **_):
+        bars.append(tqdm(items, total=total, desc=name, file=io.StringIO()))
+        return bars[-1]
+
+    before = sampler.generate(PROMPTS, 2, 96, seed=0)
+    monkeypatch.setattr("common.rollout.vllm.shows_progress", bool)
+    monkeypatch.setattr("common.rollout.vllm.progress_bar", bar)
+    assert sampler.generate(PROMPTS, 2, 96, seed=0) == before and not bars
+    assert sampler.generate(PROMPTS, 2, 96, seed=0, progress="validation") == before
+    assert [(bar.desc, bar.n, bar.total) for bar in bars[-1:]] == [("validation", 2 * len(PROMPTS), 2 * len(PROMPTS))]
 
 
 @tied
@@ -235,6 +253,8 @@ def test_bad_requests_are_named_and_sleep_does_nothing_on_a_cpu(sampler):
 RANK = """
 import os, sys, torch, torch.distributed as dist
 sys.path[:0] = sys.argv[2:]
+from tqdm import tqdm
+
 from common.rollout import start_sampler
 from test_rollout import tiny_model, worst_logp_error
 dist.init_process_group("gloo")

@@ -417,9 +417,9 @@ def test_the_reward_is_that_of_the_chosen_verdict(folder, tmp_path, verdict):
 
 
 def test_a_metric_of_ones_own_is_logged(folder, tmp_path):
-    line = '                metrics.mean("objective/return", returns)\n'
+    line = '                metrics.add_mean("objective/return", returns)\n'
     script = copy_of(
-        "rloo_task.py", line, f'{line}                metrics.mean("mine/spread", returns.var())\n', tmp_path
+        "rloo_task.py", line, f'{line}                metrics.add_mean("mine/spread", returns.var())\n', tmp_path
     )
     lines = curves(train(folder, script))
     assert all(line["mine/spread"] >= 0 for line in lines[:-1])
