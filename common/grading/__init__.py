@@ -31,7 +31,8 @@ import numpy as np
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and \boxed 5
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and \boxed 5,
+    # not "in \boxed form" or "\boxed, as asked"
     r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, opens and closes nothing
     r"|[{}]",
     re.DOTALL,

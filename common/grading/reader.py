@@ -88,6 +88,10 @@ def characters(text: str) -> str:
         text = unicodedata.normalize("NFKC", text)  # full-width and mathematical letters, ½ as 1⁄2
         text = re.sub(r"(\d+)⁄(\d+)", r"\\frac{\1}{\2}", text)
         text = "".join(CHARACTERS.get(c, c) for c in text)
+    if (missing := len(re.findall(r"(?<!\\)\{", text)) - len(re.findall(r"(?<!\\)\}", text))) in (1, 2):
+        text += "}" * missing  # a text that was cut off
+    if "\\\\" in text and r"\begin" not in text:
+        text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)  # backslashes that were escaped twice
     for plain, latex in ASCII_FORMS:
         text = text.replace(plain, latex)
     return text
@@ -138,6 +142,7 @@ DIGITS = re.compile(
 COMMAND = re.compile(r"\\([A-Za-z]+\*?|.)", re.DOTALL)
 LETTERS = re.compile(r"[A-Za-z]+")
 WORD = re.compile(r"[A-Za-z]\.[A-Za-z]\.(?:[A-Za-z]\.)?|[^\W\d_]+(?:[-'][^\W\d_]+)*")
+ABBREVIATIONS = set("sq cu in ft lb lbs oz min sec hr hrs yd mi cm approx".split())
 FUNCTIONS = set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh arctanh"
     " arsinh arcosh artanh ln log lg exp gcd lcm max min det sgn sign Re Im abs floor ceil cosec sqrt cbrt".split()
@@ -164,7 +169,7 @@ AMBIGUOUS = set(  # also products of variables: words only between spaces, outsi
 def is_word(run: str, spaced: bool) -> bool:
     """Says whether letters in plain text are a word rather than a product of variables."""
     if run in SHORT_WORDS:
-        return spaced or run not in AMBIGUOUS
+        return len(run) > 1 and (spaced or run not in AMBIGUOUS)
     lower = run.lower()
     if len(run) < 3 or not (run[1:].islower() or run.isupper()) or not set(lower) & set("aeiouy"):
         return False
@@ -228,13 +233,14 @@ class Lexer:
     def scan(self, text: str, upright: bool, words: bool = False) -> None:
         """Adds the tokens of a text; `upright` for \\mathrm and \\text, `words` for \\text alone."""
         i, spaced = 0, bool(self.tokens) and words
-        n = len(text)
+        n, style = len(text), False
         while i < n:
             c = text[i]
             if c in " \t\n\r~\u00a0":
                 i, spaced = i + 1, True
                 continue
             before, spaced = spaced, False
+            styled, style = style, False
             if c.isdigit() or c == "." and text[i + 1 : i + 2].isdigit() or text.startswith((r".\overline", r".\dot", r".\bar"), i):
                 i = self.number(text, i, before)
             elif c == "\\":
@@ -245,6 +251,7 @@ class Lexer:
                 if found[1] in SPACES:
                     spaced = before or found[1] != "!"
                 else:
+                    style = found[1] in STYLES
                     i = self.command(found[1].rstrip("*") if found[1] != "*" else "*", text, i, before, upright, words)
             elif c.isalpha():
                 if upright or words:
@@ -257,8 +264,8 @@ class Lexer:
                     elif word.replace(".", "") in PLAIN_FUNCTIONS - {"floor", "max", "min", "sign", "abs"} and not words:
                         self.add("run", word, before)
                     else:
-                        if word[-1] == "." and text[i : i + 1] != "" or "." not in word:
-                            pass
+                        if text[i : i + 1] == "." and word.lower() in ABBREVIATIONS and text[i + 1 :].strip():
+                            i += 1
                         self.add("word", word.replace(".", ""), before)
                 else:
                     found = LETTERS.match(text, i)
@@ -278,7 +285,8 @@ class Lexer:
                             continue
                     neighbours = self.braces == 0 and text[i : i + 1] in ("", " ", ",", ".", ":", "/", "\n", "$", "^")
                     neighbours = neighbours and (before or not self.tokens or self.tokens[-1].kind in ("/", ",", "*"))
-                    kind = "word" if is_word(run, neighbours) and run not in PLAIN_FUNCTIONS | PLAIN_NAMES else "run"
+                    article = run in ("a", "A") and re.match(r"\s[a-z]{3}", text[i:])
+                    kind = "word" if article or is_word(run, neighbours) and run not in PLAIN_FUNCTIONS | PLAIN_NAMES else "run"
                     self.add(kind, run, before)
             elif c == "$":
                 i, spaced = i + 1, before
@@ -286,7 +294,10 @@ class Lexer:
                 self.add("%", "", before)
                 i += 1
             elif c in "{}":
-                self.braces += 1 if c == "{" else -1
+                if c == "{" and not styled:
+                    self.braces += 1
+                elif c == "}" and self.braces:
+                    self.braces -= 1
                 self.add(c, "", before)
                 i += 1
             elif c in "([":
@@ -297,6 +308,9 @@ class Lexer:
                 self.depth -= 1
                 self.add(c, "", before)
                 i += 1
+            elif text.startswith("...", i):
+                self.add("cmd", "ldots", before)
+                i += 3
             elif c in "+-*/^_=<>,;:!|&'.?\"`":
                 self.add({"`": "'", '"': "''"}.get(c, c), "", before)
                 i += 1
@@ -474,7 +488,7 @@ MEANINGFUL = {  # words after a number that make it another one, or several
     *"or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds fourth"
     " quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth thousandths root"
     " roots to than greater above below under up down if unless except without modulo base th st nd rd negative positive point"
-    " out either maximum minimum max min infinitely off remainder power lakh crore myriad digit double triple twice".split(),
+    " out either maximum minimum infinitely off remainder power lakh crore myriad digit double triple twice".split(),
     *MAGNITUDES,
     *COUNTS,
 }
@@ -483,18 +497,24 @@ ZERO, ONE = ("num", Fraction(0)), ("num", Fraction(1))
 
 
 def outward_brackets(tokens: list[Token]) -> list[Token]:
-    """Returns the tokens with ]2, 3[ written as (2, 3)."""
-    brackets = [i for i, t in enumerate(tokens) if t.kind in ("[", "]")]
-    if len(brackets) % 2 or not brackets or not any(
-        tokens[i].kind == "]" or tokens[j].kind == "[" for i, j in zip(brackets[::2], brackets[1::2], strict=True)
-    ):
-        return list(tokens)
-    written = list(tokens)
-    for i, j in zip(brackets[::2], brackets[1::2], strict=True):
-        if tokens[i].kind == "]":
-            written[i] = Token("(", "", tokens[i].spaced)
-        if tokens[j].kind == "[":
-            written[j] = Token(")", "", tokens[j].spaced)
+    """Returns the tokens with ]2, 3[ written as (2, 3), and [2, 3[ as [2, 3)."""
+    written, open_commas = list(tokens), []  # for each open bracket, whether a comma was seen within it
+    for i, token in enumerate(tokens):
+        following = tokens[i + 1] if i + 1 < len(tokens) else Token("cmd", "cup")
+        if token.kind == "]" and not open_commas:
+            written[i] = Token("(", "", token.spaced)
+            open_commas.append(False)
+        elif token.kind == "[" and open_commas and open_commas[-1] and (
+            following.kind in (",", ";", "word", ".") or following.kind == "cmd" and following.value in ("cup", "cap", "setminus")
+        ):
+            written[i] = Token(")", "", token.spaced)
+            open_commas.pop()
+        elif token.kind in ("(", "["):
+            open_commas.append(False)
+        elif token.kind in (")", "]") and open_commas:
+            open_commas.pop()
+        elif token.kind in (",", ";") and open_commas:
+            open_commas[-1] = True
     return written
 
 
@@ -908,8 +928,6 @@ class Parser:
                 signs += 1
             if terms and not signs:
                 break
-            if self.kind() == "cmd" and self.value() == "ldots":
-                raise Unreadable("dots")
             if terms and not self.starts_primary():
                 raise Unreadable("a sign at the end")
             term = self.product()
@@ -925,12 +943,11 @@ class Parser:
         if kind == "run" and self.value() in CONNECTIVES:
             return False
         if kind in ("num", "run", "sym", "(", "[", "\\{", "langle", "lfloor", "lceil", "open|", "{", "begin", "$"):
-            return not (kind == "[" and False)
+            return True
         if kind == "|":
             return True
         return kind == "cmd" and self.value() not in (
-            *("cup", "cap", "setminus", "pm", "mp", "mid", "over", "choose", "circ", "ldots", "to", "therefore", "forall"),
-            *("atop", "exists", "quad"),
+            *("cup", "cap", "setminus", "pm", "mp", "mid", "over", "choose", "circ", "to", "therefore", "forall", "exists"),
         )
 
     def juxtaposed(self) -> bool:
@@ -938,6 +955,8 @@ class Parser:
         kind = self.kind()
         if kind == "|":
             return not self.bars and not self.in_set
+        if kind == "cmd" and self.value() == "ldots":
+            return False
         if kind in ("[", "\\{", "langle"):
             return kind == "[" and self.bracket_group()
         if kind == "]":
@@ -948,7 +967,9 @@ class Parser:
             return False
         if kind == "num":
             before = self.tokens[self.i - 1]
-            return before.kind not in ("num", "run", "sym") or before.kind == "run" and self.tokens[self.i].spaced
+            return before.kind not in ("num", "run", "sym") or before.kind == "run" and (
+                self.tokens[self.i].spaced or self.kind(1) == "^" and len(before.value) == 1
+            )
         return self.starts_primary()
 
     def bracket_group(self) -> bool:
@@ -968,12 +989,13 @@ class Parser:
     def product(self) -> tuple:
         factors = []
         while True:
-            if self.kind() == "run" and factors and self.loose and literal(product_of(factors)) and self.unit_ahead():
+            greek = self.kind() == "cmd" and self.value() in ("Omega", "mu")
+            if (self.kind() == "run" or greek) and factors and self.loose and literal(product_of(factors)) and self.unit_ahead():
                 break
             if not factors or self.juxtaposed():
                 start = self.i
                 factor = self.power()
-                factors.append(self.mixed(factor, start) if not factors or factor[0] != "num" else factor)
+                factors.append(self.mixed(factor, start) if not factors else factor)
             elif self.kind() == "*":
                 self.i += 1
                 factors.append(self.signed_power())
@@ -983,6 +1005,8 @@ class Parser:
                 factors = [("div", product_of(factors), denominator)]
             else:
                 break
+        if len(factors) > 1 and all(factor[0] == "tuple" for factor in factors):  # (1,2)(3,4) without commas
+            return ("list", tuple(factors), (",",) * (len(factors) - 1))
         return product_of(factors)
 
     def signed_power(self, runs: bool = False) -> tuple:
@@ -996,7 +1020,9 @@ class Parser:
     def unit_ahead(self) -> bool:
         """For loose reading: whether letters after a number, set off by a space, are a unit up to the item's end."""
         start = self.i
-        if not self.tokens[start].spaced or unit_of(self.value()) is None or self.value() in ("e", "i"):
+        if not self.tokens[start].spaced or self.value() in ("e", "i"):
+            return False
+        if self.kind() == "run" and unit_of(self.value()) is None:
             return False
         try:
             unit = self.unit(numeric=True)
@@ -1012,23 +1038,27 @@ class Parser:
             return factor
         if "." in self.tokens[start].value[1]:
             return factor
-        save = self.i
+        save, mixed = self.i, None
         if self.kind() == "cmd" and self.value() == "frac":
             fraction = self.primary()
             if self.kind() != "^" or self.circle():
                 parts = [fraction[1], fraction[2]] if fraction[0] == "div" else []
                 if all(p[0] == "num" and p[1].denominator == 1 for p in parts) and parts and 0 < parts[0][1] < parts[1][1]:
-                    return ("num", factor[1] + parts[0][1] / parts[1][1])
+                    mixed = ("num", factor[1] + parts[0][1] / parts[1][1])
         elif self.kind() == "num" and self.kind(1) == "/" and self.kind(2) == "num" and self.tokens[self.i].spaced:
             top, bottom = self.value()[0], self.value(2)[0]
             if top.denominator == bottom.denominator == 1 and 0 < top < bottom:
                 self.i += 3
-                return ("num", factor[1] + top / bottom)
-        self.i = save
-        return factor
+                mixed = ("num", factor[1] + top / bottom)
+        if mixed is None:
+            self.i = save
+        return factor if mixed is None else self.postfix(mixed)
 
     def power(self, whole_run: bool = False) -> tuple:
-        node = self.primary(whole_run)
+        return self.postfix(self.primary(whole_run))
+
+    def postfix(self, node: tuple) -> tuple:
+        """What stands behind a value: exponents, factorials, primes, degrees, percent."""
         while True:
             kind = self.kind()
             if kind == "^" and self.circle():
@@ -1047,7 +1077,7 @@ class Parser:
                 node = ("deg", node)
             elif kind in ("'", "''"):
                 node = self.primes(node)
-            elif kind == "!" and not (self.kind(1) == "=" and False):
+            elif kind == "!":
                 self.i += 1
                 node = ("call", "factorial", (node,)) if not self.accept("!") else ("call", "factorial2", (node,))
             elif kind == "%":
@@ -1136,7 +1166,8 @@ class Parser:
                 depth += (token.kind == "{") - (token.kind == "}")
                 self.i += 1
                 if depth == 0:
-                    return "".join(parts).removeprefix("(").removesuffix(")") if len(parts) > 2 else "".join(parts)
+                    text = "".join(parts).rstrip(".")
+                    return text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
                 if token.kind not in ("{", "}"):
                     parts.append(spell(token))
         if self.kind() == "run":
@@ -1144,7 +1175,7 @@ class Parser:
             return self.tokens[self.i - 1].value
         if self.kind() in ("num", "word", "sym", "cmd"):
             self.i += 1
-            return spell(self.tokens[self.i - 1])
+            return spell(self.tokens[self.i - 1]).rstrip(".")
         raise Unreadable("a subscript is missing")
 
     def primary(self, whole_run: bool = False) -> tuple:
@@ -1283,7 +1314,7 @@ class Parser:
                 return self.power()
             raise Unreadable("an empty group")
         start_bars, self.bars = self.bars, 0
-        first = self.answer() if self.has_separator() else self.tail(self.statement())
+        first = self.answer()
         if self.kind() == "cmd" and self.value() in ("over", "choose"):
             name = self.value()
             self.i += 1
@@ -1292,20 +1323,6 @@ class Parser:
         self.bars = start_bars
         self.expect("}")
         return first
-
-    def has_separator(self) -> bool:
-        """Whether the group that was just opened holds a separator of its own."""
-        depth = 0
-        for token in self.tokens[self.i :]:
-            if token.kind in ("(", "[", "\\{", "{", "langle", "begin"):
-                depth += 1
-            elif token.kind in (")", "]", "\\}", "}", "rangle", "end"):
-                depth -= 1
-                if depth < 0:
-                    return False
-            elif depth == 0 and (token.kind in SEPARATORS or token.kind == "word" and token.value in CONNECTIVES):
-                return True
-        return False
 
     def bracketed(self) -> tuple:
         """Brackets: a grouped expression, a tuple, an interval, or a vector in angle brackets."""
@@ -1442,6 +1459,9 @@ class Parser:
         if name in FUNCTIONS or name in FUNCTION_SYNONYMS or name == "exp":
             self.i += 1
             return self.function(name)
+        if name == "ldots":
+            self.i += 1
+            return ("sym", "...")
         if name == "infty":
             self.i += 1
             return ("const", "inf")
@@ -1681,7 +1701,10 @@ BASED = re.compile(r"(-?)\(?([0-9A-Za-z]+)(?:\.([0-9A-Za-z]+))?\)?_(?:\{\(?(\d{1
 
 def whole_based(text: str) -> tuple | None:
     """An answer that is a number in another base, with letters as digits or not: 52_8, A2F_{16}, (4343)_6."""
-    plain = re.sub(r"\\(?:text|mathrm|textbf|mbox|operatorname|rm)(?![A-Za-z])\s*\{([^{}]*)\}", r"\1", text)
+    plain = re.sub(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname|rm)(?![A-Za-z])\s*\{([^{}]*)\}", r"\1", text)
+    if found := re.fullmatch(r"\s*\\(?:boldsymbol|mathbf|bm|displaystyle|boxed)\s*\{(.*)\}\s*", plain):
+        plain = found[1]
+    plain = re.sub(r"^\s*[A-Za-z]\s*=", "", plain)
     plain = re.sub(r"\\left|\\right|\\[,!;: ]|[\s$~]", "", plain).replace("{,}", "")
     found = BASED.fullmatch(plain)
     if not found:

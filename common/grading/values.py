@@ -326,9 +326,11 @@ def same_constant(a: tuple, gold: tuple, tolerance: float, log_base: int | None 
             return True
         if not near(x, y, 25):
             return False
-    x, y = constant(a, 1100, log_base), constant(gold, 1100, log_base)
+    u, v = constant(a, 1100, log_base), constant(gold, 1100, log_base)
     with mp.workdps(1100):
-        return near(x, y, 1000)
+        if abs(Evaluator({}).number(u)) < mp.mpf(10) ** -1000 and near(u, x, 20):  # tiny in truth, not zero up to rounding
+            return bool(abs(u - v) <= abs(u) * mp.mpf(10) ** -1000)
+        return near(u, v, 1000)
 
 
 def whole_numbers(node: tuple) -> set[str]:
@@ -347,7 +349,6 @@ def whole_numbers(node: tuple) -> set[str]:
 
 
 RANGES = [(0.3, 0.95), (1.1, 2.5), (3.0, 9.0), (0.05, 0.3), (10.0, 40.0), (0.7, 1.8), (2.0, 5.0), (30.0, 200.0)]
-SMALL_SHIFT = [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 def points(nodes: list[tuple]):
@@ -355,7 +356,8 @@ def points(nodes: list[tuple]):
     names = sorted(set().union(*(unknowns(node) for node in nodes)))
     whole = set().union(*(whole_numbers(node) for node in nodes))
     signed = any(part[0] == "call" and part[1] in ROUNDING for node in nodes for part in parts_of(node))
-    for trial, (low, high) in enumerate(RANGES):
+    rounded = any(part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node))
+    for trial, (low, high) in enumerate(RANGES * (5 if rounded else 1)):
         point = {}
         for name in names:
             value = unknown_value(f"{name} {trial}", low, high)
@@ -373,6 +375,7 @@ def sampled(nodes: list[tuple], log_base: int | None = None) -> list[list] | Non
     Points where one of them leaves the reals are dropped if three others remain. None where there are too few points.
     """
     real, left = [], []
+    rounded = any(part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node))
     with mp.workdps(80):
         for point in points(nodes):
             try:
@@ -387,7 +390,7 @@ def sampled(nodes: list[tuple], log_base: int | None = None) -> list[list] | Non
                 (left if departed else real).append(row)
             except (NoValue, ZeroDivisionError, OverflowError, ValueError):
                 continue
-            if len(real) == 5:
+            if len(real) == 5 and not rounded:
                 break
     rows = real if len(real) >= 3 else real + left
     return rows if len(rows) >= 3 else None

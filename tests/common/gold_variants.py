@@ -29,7 +29,7 @@ def real_golds(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def plain_fractions(gold: str) -> str:
-    return re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}(?!\s*[\dA-Za-z\\({^])", r"\1/\2", gold) if not re.search(r"\d\s*\\[dt]?frac", gold) else gold
+    return re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}(?!\s*[\dA-Za-z\\({^])", r"\1/\2", gold) if not re.search(r"(?:\d|\\l[no]g?)\s*\\[dt]?frac", gold) else gold
 
 
 def unicode(gold: str) -> str:
@@ -46,7 +46,7 @@ def reversed_terms(gold: str) -> str:
     if re.fullmatch(r"[^,;=<>(){}\[\]+-]+(?:, ?[^,;=<>(){}\[\]+-]+)+", body) and not re.search(r"\d,\d{3}|text|\\|[A-Za-z]{2}", body):
         return ", ".join(reversed([part.strip() for part in body.split(",")]))
     if found := re.fullmatch(r"([^,;=<>(){}\[\]+:-]+)\+([^,;=<>(){}\[\]+:-]+)", body):
-        if not re.search(r"text|mbox|pm|mathrm|circ|%|[A-Za-z]{4}|\.\.\.|dots", body.replace(r"\sqrt", "")):
+        if not re.search(r"text|mbox|pm|\\[lg]eq?|mathrm|circ|%|[A-Za-z]{4}|\.\.\.|dots", body.replace(r"\sqrt", "")):
             return f"{found[2].strip()} + {found[1].strip()}"
     return gold
 
