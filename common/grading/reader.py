@@ -158,22 +158,26 @@ PLAIN_NAMES = GREEK_NAMES | {"infty", "infinity", "inf", "oo"}
 CONNECTIVES = {"and", "or"}
 SHORT_WORDS = set(
     "a an the is are be of in to or and for all any no yes not so we at as by on it if per sq cu mod pm am each one two six"
-    " ten cm mm km kg mg ml mL ft lb oz hr hrs mi yd gal min sec mph kph cal mol rad deg eV keV MeV GeV Hz kHz MHz GHz kW MW"
-    " kJ MJ kPa nm pm kN lbs cc pc kpc Mpc AU Pa mV kV mA ms ns ly USD EUR GBP usd erg atm bar".split()
+    " ten cm mm km kg ft lb oz hr hrs gal sec mph kph rad deg eV keV MeV GeV Hz kHz MHz GHz kPa lbs kpc Mpc USD EUR GBP usd"
+    " erg ergs atm".split()
 )
+UNIT_WORDS = {word for word in SHORT_WORDS if unit_of(word)}
 AMBIGUOUS = set(  # also products of variables: words only between spaces, outside braces
-    "a an be of in to no so we at as by on it if am pm min ms ns pc AU Pa ly is or me mi mm cm km kg rad cal mol bar".split()
-) - {"cm", "km", "kg", "mm", "or"}
+    "a an be of in to no so we at as by on it if am pm is rad".split()
+)
 
 
-def is_word(run: str, spaced: bool) -> bool:
+def is_word(run: str, spaced: bool, after_number: bool) -> bool:
     """Says whether letters in plain text are a word rather than a product of variables."""
+    if run in UNIT_WORDS:
+        return after_number
     if run in SHORT_WORDS:
         return len(run) > 1 and (spaced or run not in AMBIGUOUS)
     lower = run.lower()
     if len(run) < 3 or not (run[1:].islower() or run.isupper()) or not set(lower) & set("aeiouy"):
         return False
-    if all(ord(b) - ord(a) in (0, 1) for a, b in zip(lower, lower[1:], strict=False)):  # abc, xyz
+    letters = sorted(lower)
+    if all(ord(b) - ord(a) in (0, 1) for a, b in zip(letters, letters[1:], strict=False)):  # abc, zyx
         return False
     return not run.isupper() and (spaced or len(run) > 4 or run[0].isupper() and len(run) > 3)
 
@@ -284,9 +288,14 @@ class Lexer:
                             self.add("*", "", before)
                             continue
                     neighbours = self.braces == 0 and text[i : i + 1] in ("", " ", ",", ".", ":", "/", "\n", "$", "^")
-                    neighbours = neighbours and (before or not self.tokens or self.tokens[-1].kind in ("/", ",", "*"))
+                    last = self.tokens[-1].kind if self.tokens else ""
+                    neighbours = neighbours and (before or last in ("", "/", ",", "*", "(", ":", "="))
+                    if run in ("AM", "PM", "am", "pm") and (before or self.tokens[-2:-1] and self.tokens[-2].kind == ":"):
+                        self.add("word", run.lower(), before)
+                        continue
+                    after_number = self.braces == 0 and last in ("num", "word", "/", "*", "}", "(", ")", "%")
                     article = run in ("a", "A") and re.match(r"\s[a-z]{3}", text[i:])
-                    kind = "word" if article or is_word(run, neighbours) and run not in PLAIN_FUNCTIONS | PLAIN_NAMES else "run"
+                    kind = "word" if article or is_word(run, neighbours, after_number) and run not in PLAIN_FUNCTIONS | PLAIN_NAMES else "run"
                     self.add(kind, run, before)
             elif c == "$":
                 i, spaced = i + 1, before
@@ -323,7 +332,7 @@ class Lexer:
             raise Unreadable("digits of another script")
         digits, kind = found[0], found.lastgroup
         if kind == "comma":
-            listed = self.commas == "list" or self.commas == "auto" and (self.depth > 0 or as_list(digits.split(".")[0]))
+            listed = self.depth > 0 or self.commas == "list" or self.commas == "auto" and as_list(digits.split(".")[0])
             if listed:
                 digits, kind = re.match(r"\d+", digits)[0], "plain"
         if kind == "spaced" and text[i + len(digits) : i + len(digits) + 1] == ",":
@@ -362,7 +371,10 @@ class Lexer:
         elif name in STYLES:
             if name in ("left", "right", "middle") and text[i : i + 1] == ".":
                 i += 1
-            if name in ("left", "right") and re.match(r"\s*(?:\||\\[lr]?vert)", text[i:]):
+            if name in ("left", "right") and re.match(r"\s*[<>]", text[i:]):
+                i = re.compile(r"\s*[<>]").match(text, i).end()
+                self.add("langle" if name == "left" else "rangle", "", spaced)
+            elif name in ("left", "right") and re.match(r"\s*(?:\||\\[lr]?vert)", text[i:]):
                 i = re.compile(r"\s*(?:\||\\[lr]?vert)").match(text, i).end()
                 self.add("open|" if name == "left" else "close|", "", spaced)
             elif name in ("mathbf", "boldsymbol", "bm") and (found := re.compile(r"\s*\{\s*([ijk])\s*\}").match(text, i)):
@@ -379,6 +391,9 @@ class Lexer:
             if found:
                 end = group_end(text, found.end() - 1)
                 inner = text[found.end() : end - 1]
+                if inner.strip() in PLAIN_FUNCTIONS - {"floor", "max", "min", "sign", "abs"}:
+                    self.add("run", inner.strip(), spaced)
+                    return end
                 start = len(self.tokens)
                 self.scan(inner, upright=True, words=name in TEXT)
                 if len(self.tokens) > start and spaced:
@@ -498,6 +513,8 @@ ZERO, ONE = ("num", Fraction(0)), ("num", Fraction(1))
 
 def outward_brackets(tokens: list[Token]) -> list[Token]:
     """Returns the tokens with ]2, 3[ written as (2, 3), and [2, 3[ as [2, 3)."""
+    if len(tokens) > 2 and tokens[0].kind == "<" and tokens[-1].kind == ">":  # <1, 2>
+        tokens = [Token("langle"), *tokens[1:-1], Token("rangle")]
     written, open_commas = list(tokens), []  # for each open bracket, whether a comma was seen within it
     for i, token in enumerate(tokens):
         following = tokens[i + 1] if i + 1 < len(tokens) else Token("cmd", "cup")
@@ -571,7 +588,7 @@ class Parser:
             if not self.kind() or self.kind() in CLOSING or self.kind() == ".":
                 break
             start = self.i
-            item = self.item()
+            item = self.item(first=not items)
             if self.i == start:
                 raise Unreadable(f"{self.kind()} begins nothing")
             if item is not None:
@@ -586,6 +603,8 @@ class Parser:
         if not items:
             raise Unreadable("nothing")
         separators = separators[: len(items) - 1]
+        if len(items) == 2 and separators == [","] and is_condition(items[1], items[0]):
+            items = items[:1]
         if len(items) == 1:
             return items[0]
         if ";" in separators and "," in separators:
@@ -606,22 +625,23 @@ class Parser:
                 return self.separator()
         return found
 
-    def item(self) -> tuple | None:
+    def item(self, first: bool = True) -> tuple | None:
         """One item; None for a remark, such as k \\in \\mathbb{Z} after a comma."""
-        start = self.i
         while self.kind() in ("=", "approx", ":") or self.kind() == "cmd" and self.value() in ("therefore", "bullet"):
             self.i += 1
-        if self.kind() == "cmd" and self.value() == "forall" or self.word() in ("where", "for") and start > 0:
+        if self.kind() == "cmd" and self.value() == "forall" or self.word() in ("where", "for") and not first:
             self.skip_remark()
             return None
         self.lead_in()
-        if self.kind() == "word":
+        if self.kind() == "word" and not (self.word() in ("negative", "minus") and self.kind(1) in ("num", "cmd", "run")):
             words = self.words()
             if words is not None:
                 return words
+        negative = self.word() in ("negative", "minus") and self.kind(1) in ("num", "cmd", "run")
+        self.i += negative
         node = self.statement()
-        node = self.tail(node)
-        if node[0] == "rel" and node[2] == ("in",) and start > 0 and node[1][1] in (("sym", "set Z"), ("sym", "set N"), ("sym", "set R")):
+        node = self.tail(("neg", node) if negative else node)
+        if node[0] == "rel" and node[2] == ("in",) and not first and node[1][1] in (("sym", "set Z"), ("sym", "set N"), ("sym", "set R")):
             return None
         return node
 
@@ -716,9 +736,9 @@ class Parser:
             elif word in MAGNITUDES or singular(word) in MAGNITUDES and node[0] == "num":
                 self.i += 1
                 node = ("mul", (node, ("num", Fraction(10) ** MAGNITUDES[word if word in MAGNITUDES else singular(word)])))
-            elif word in COUNTS:
+            elif word in COUNTS or singular(word) in COUNTS:
                 self.i += 1
-                node = ("mul", (node, ("num", Fraction(COUNTS[word]))))
+                node = ("mul", (node, ("num", Fraction(COUNTS[word if word in COUNTS else singular(word)]))))
             elif word in ("percent", "pct") or word == "per" and self.word(1) == "cent":
                 self.i += 1 + (word == "per")
                 node = ("pct", node)
@@ -747,6 +767,8 @@ class Parser:
                     self.expect(")")
                 else:
                     return node
+            elif self.kind() == "cmd" and (self.value() != "frac" or self.kind(2) != "word") and self.value() not in ("mu", "Omega"):
+                return node
             else:
                 unit = self.unit(numeric=literal(node))
                 if unit is None:
@@ -776,6 +798,22 @@ class Parser:
                 for base, power in inner[1]:
                     dimension[base] = dimension.get(base, 0) - power
                 divide = 1
+                continue
+            if kind == "cmd" and self.value() == "frac" and self.kind(1) == "{":  # \frac{\text{km}}{\text{h}}
+                self.i += 2
+                parts = []
+                for closing in ("}", "}"):
+                    parts.append(self.unit(numeric=True))
+                    self.expect(closing)
+                    if len(parts) == 1:
+                        self.expect("{")
+                if None in parts:
+                    raise Unreadable("a fraction of units")
+                scale *= parts[0][0] / parts[1][0]
+                for sign, part in zip((1, -1), parts, strict=True):
+                    for base, power in part[1]:
+                        dimension[base] = dimension.get(base, 0) + sign * power
+                found = True
                 continue
             if word in ("square", "sq", "cubic", "cu"):
                 pending, self.i, found = 2 if word[0] == "s" else 3, self.i + 1, True
@@ -884,7 +922,7 @@ class Parser:
 
     def ratio(self) -> tuple:
         node = self.set_expression()
-        if self.kind() != ":":
+        if self.kind() != ":" or self.in_set:
             return node
         items = [node]
         while self.accept(":"):
@@ -956,6 +994,8 @@ class Parser:
         if kind == "|":
             return not self.bars and not self.in_set
         if kind == "cmd" and self.value() == "ldots":
+            return False
+        if kind == "cmd" and self.value() == "frac" and self.kind(1) == "{" and self.kind(2) == "word" and unit_of(self.value(2)):
             return False
         if kind in ("[", "\\{", "langle"):
             return kind == "[" and self.bracket_group()
@@ -1360,11 +1400,6 @@ class Parser:
             self.expect("\\}")
             return ("builder", first, conditions)
         self.expect("\\}")
-        if first[0] == "ratio" and len(first[1]) == 2:
-            raise Unreadable("a colon in a set")
-        if first[0] == "rel" and first[1][0][0] == "ratio":  # \{x : x > 3\}
-            name, left = first[1][0][1]
-            return ("builder", name, ("rel", (left, *first[1][1:]), first[2]))
         return ("set", first[1] if first[0] == "list" else (first,))
 
     def absolute(self) -> tuple:
@@ -1609,6 +1644,18 @@ class Parser:
                 factors = [("div", product_of(factors), self.power())]
         node = product_of(factors)
         return ("neg", node) if negative else node
+
+
+def names_in(node) -> set[str]:
+    if not isinstance(node, tuple):
+        return set()
+    return {node[1]} if len(node) == 2 and node[0] == "sym" else set().union(*map(names_in, node)) if node else set()
+
+
+def is_condition(item: tuple, value: tuple) -> bool:
+    """Whether the second of two items says for which names the first holds: n^2, n \\ge 1."""
+    ordered = item[0] == "rel" and set(item[2]) <= {"<", ">", "le", "ge", "ne"}
+    return ordered and value[0] in ("add", "mul", "div", "pow", "call", "sym", "neg") and bool(names_in(item)) and names_in(item) <= names_in(value)
 
 
 def product_of(factors: list[tuple]) -> tuple:

@@ -163,7 +163,8 @@ def same_words(a: tuple, g: tuple) -> bool:
         if v == w:
             return True
         code = len(w) < 2 or w.isupper() and not set(w) & set("AEIOUY") or len(w) == 2 and w.isupper() and w != "NO"
-        return not code and v.lower() == w.lower() and (v.islower() or v.isupper() or v.istitle() or w.istitle())
+        natural = all(x.islower() or x.isupper() or x.istitle() for x in (v, w))
+        return natural and not code and v.lower() == w.lower()
 
     return all(same(v, w) for v, w in zip(a, g, strict=True))
 
@@ -212,16 +213,24 @@ def same(a: Node, g: Node, context: Context) -> bool:
     if g[0] == "rel" and a[0] != "rel" and (found := name_and_value(g)) and g[2] != ("in",) and named_values(a) is None:
         return same(a, found[1], context)
     kind, gold_kind = a[0], g[0]
-    if gold_kind == "set" and len(g[1]) == 1 and kind not in ("set", "builder", "union", "tuple"):
+    if gold_kind == "set" and len(g[1]) == 1 and (kind not in ("set", "builder", "union", "tuple") or kind == g[1][0][0]):
         return same(a, g[1][0], context)
-    if kind == "set" and len(a[1]) == 1 and gold_kind not in ("set", "builder", "union", "tuple", "inter", "minus"):
+    if kind == "set" and len(a[1]) == 1 and (
+        gold_kind not in ("set", "builder", "union", "tuple", "inter", "minus") or gold_kind == a[1][0][0]
+    ):
         return same(a[1][0], g, context)
+    if kind == "text" and region_of(a) or gold_kind == "text" and region_of(g):
+        return same_region(a, g, context) or False
     if gold_kind == "text" or kind == "text":
         return same_text(a, g)
     if gold_kind == "time" or kind == "time":
         return same_time(a, g) or same_ratio(a, g, context)
     if gold_kind == "ratio" or kind == "ratio":
         return same_ratio(a, g, context)
+    if kind == "rel" and a[2] == ("equiv",) and gold_kind != "rel" and is_name(a[1][0]):
+        return same(a[1][1], g, context)
+    if gold_kind == "rel" and g[2] == ("equiv",) and kind == "mod" and is_name(g[1][0]):
+        return same(a, g[1][1], context)
     if gold_kind == "mod" or kind == "mod":
         return same_residue(a, g, context)
     if gold_kind == "base" or kind == "base":
@@ -414,7 +423,19 @@ def has_function(node: Node) -> bool:
 
 
 def same_derivatives(a: Node, g: Node) -> tuple[Node, Node]:
-    """Names derivatives alike: where one side writes x' and the other dx/dt, the variable is dropped."""
+    """Names functions and derivatives alike: where one side writes x(t) and the other x, x' and dx/dt, the variable is dropped."""
+    applied, gold_applied = ({p[1] for p in parts_of(n) if p[0] == "app"} for n in (a, g))
+    shorter = {n for n in applied ^ gold_applied if n in unknowns(a) | unknowns(g) or "'" in n}
+
+    def bare(node):
+        if not isinstance(node, tuple):
+            return node
+        if node[:1] == ("app",) and node[1] in shorter and all(simplified(x)[0] == "sym" for x in node[2]):
+            return ("sym", node[1])
+        return tuple(bare(part) for part in node)
+
+    if shorter:
+        a, g = bare(a), bare(g)
 
     def named(node: Node) -> set[bool]:
         return {"|" in part[1] for part in parts_of(node) if part[0] == "sym" and "'" in part[1]}
@@ -485,7 +506,7 @@ def same_angle(a: Node, g: Node, context: Context) -> bool:
 def same_based(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers in a base: 52_8 is 52_8, its digits 52 and its value 42, but not 52_9."""
     if a[0] == "base" and g[0] == "base":
-        return a[1] == g[1] and a[2] == g[2]
+        return a[1] == g[1] and a[2] in (g[2], 10)
     if g[0] == "base":
         return a[0] == "num" and (a[1] == g[1] or a[1] == g[3])
     return g[0] == "num" and a[1] == g[1]
@@ -687,6 +708,8 @@ def same_group(a: Node, g: Node, context: Context) -> bool:
         if set(g[2]) <= {","} and a[1:3] == ("(", ")") and same_in_order(a[3], g[1], context):
             return True
         return False
+    if a[0] == "tuple" and g[0] not in COLLECTIONS and (components := unit_vectors(g, len(a[3]))):
+        return a[1:3] in (("(", ")"), ("[", "]")) and same_in_order(a[3], components, context)
     if g[0] == "tuple" and a[0] == "list":
         return g[1:3] == ("(", ")") and set(a[2]) <= {","} and same_in_order(a[1], g[3], context)
     if g[0] == "tuple":
@@ -1133,8 +1156,10 @@ def region_of_list(node: Node) -> Region | None:
 
 def same_region(a: Node, g: Node, context: Context) -> bool | None:
     """Compares two sets of real numbers; None where one of them is not such a set."""
-    if a[0] == g[0] == "tuple" or {a[0], g[0]} <= {"list", "tuple", "set", "text"}:
-        return None
+    plain = ("tuple", "set", "text")
+    if all(n[0] in plain or n[0] == "list" and not any(i[0] in ("rel", "union") for i in n[1]) for n in (a, g)):
+        if not (a[0] == "text" or g[0] == "text"):
+            return None
     try:
         left, right = region_of(a), region_of(g)
     except (NoValue, Unreadable):

@@ -126,7 +126,7 @@ def singular(word: str) -> str:
 def unit_of(word: str) -> tuple[Fraction, Dimension] | None:
     """Returns the scale and the dimension of a unit's name or symbol; None for other words."""
     for spelling in (word, word.lower() if len(word) > 2 else word):
-        for form in (spelling, singular(spelling)):
+        for form in (spelling, singular(spelling), spelling[:-1] if len(spelling) == 3 and spelling[-1] == "s" else spelling):
             if form in UNITS:
                 return UNITS[form]
     return None

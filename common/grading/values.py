@@ -169,6 +169,8 @@ class Evaluator:
         if name == "det":
             return self.determinant(arguments[0])
         values = [self(argument) for argument in arguments]
+        if len(values) != {"root": 2, "binom": 2, "logb": 2}.get(name, 1) and name not in ("max", "min", "gcd", "lcm"):
+            raise NoValue(f"{name} of {len(values)} arguments")
         x = values[0]
         if name == "root":
             return self.root(x, values[1])

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from common.grading.strict import read_latex, same_answer
+from common.grading.reader import read
+from common.grading.strict import same_answer
 
 
 @lru_cache(4096)
@@ -108,7 +109,7 @@ def serve(deadline: float, memory_gb: float) -> None:
         if len(line) > 50_000:  # what is kept of such texts would fill the memory of this worker
             read_gold.cache_clear()
             same_answer.cache_clear()
-            read_latex.cache_clear()
+            read.cache_clear()
             clear_cache()
 
 
