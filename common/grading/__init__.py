@@ -1,47 +1,58 @@
-r"""Grading in worker processes, and the metrics made of verdicts.
+r"""Grading in worker processes, and the metrics computed from verdicts.
 
 Every response gets two verdicts:
-- `authors`: math-verify over the whole response, no box needed, the gold answer wrapped in \boxed{}. The rule of
-  NeMo RL's HFVerifyWorker, which the paper's runs used, with the same settings.
-- `strict`: the last box alone. It repairs what that rule gets wrong: e-notation (4.5e33 is read as 4.5 * e * 33), tiny
-  values (compared after rounding to 6 decimals), several boxes, words (read as products of letters: east = seat).
+- `authors`: math-verify reads the whole response, with or without a box, and compares it with the gold answer in
+  \boxed{}. This is the rule of NeMo RL's HFVerifyWorker, with its settings, which the paper's runs used.
+- `strict`: only the last box is read (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is
+  read as 4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), and words
+  (read as products of letters, so that east equals seat).
 
-Responses are untrusted text, and sympy can hang or take all memory on them. So they are graded in worker processes with
-bounded memory, which the parent kills at a deadline. Text travels as lines of JSON; none of it is evaluated as code
-(worker.py).
+Responses are untrusted text, on which sympy can hang or use up all memory. They are therefore graded in worker
+processes (worker.py) with limited memory, which are killed at a deadline. Text travels as lines of JSON and is never
+evaluated as code.
 """
 
 import json
 import math
 import os
 import re
-import selectors
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
+
+# Results files record this number, and math-verify's version, beside their verdicts. Raise it with every change that
+# can turn a verdict, an extracted answer or a vote: results with another number are refused.
+VERDICTS_VERSION = 1
 
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and \boxed 5,
-    # not "in \boxed form" or "\boxed, as asked"
-    r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, opens and closes nothing
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and
+    # \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
+    r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, is not a brace that opens or closes
     r"|[{}]",
     re.DOTALL,
 )
 
 
 def last_box(text: str) -> str | None:
-    r"""Gives the content of the last complete \boxed or \fbox, of nested ones the inner, or None. Linear time."""
-    last, opened = (-1, -1), []
+    r"""Returns the content of the last complete \boxed or \fbox (of nested boxes the inner one), or None.
+
+    Takes linear time.
+    """
+    last = (-1, -1)  # where the content of the last complete box starts and ends
+    opened = []  # for every open brace, where the content of its box starts; -1 for a brace that opens no box
     for token in BOX.finditer(text):
         if token[1]:
             opened.append(token.end())
@@ -56,117 +67,173 @@ def last_box(text: str) -> str | None:
 
 # ---------------------------------------------------------------- verdicts and worker processes
 
+START_DEADLINE = 300.0  # seconds a worker process may take to import math-verify
+
 
 @dataclass
 class Verdict:
-    """Two verdicts on one response."""
+    """The two verdicts on one response."""
 
     authors: bool
     strict: bool
-    answer: str | None  # content of the last box, or None
-    timed_out: bool = False  # no verdict before the deadline, or two workers died of it: both are False
+    answer: str | None  # content of the last box; None without a box
+    timed_out: bool = False  # at least one of the verdicts could not be computed, and is False for this reason
     vote: str | None = None  # the string that the authors' majority vote counts
 
 
-START_DEADLINE = 300.0  # seconds that a worker may take to import math-verify and say that it is ready
-
-
 class Worker:
-    """A worker process and what it is busy with."""
+    """A worker process, which is asked one question at a time by one thread at a time.
+
+    A worker that hangs or dies over a question is replaced by a fresh process.
+    """
 
     def __init__(self, deadline: float, memory_gb: float):
+        self.deadline, self.memory_gb = deadline, memory_gb
+        self.closed = False
+        self.start()
+
+    def start(self) -> None:
+        serve = f"from common.grading.worker import serve; serve({self.deadline!r}, {self.memory_gb!r})"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from common.grading.worker import serve; serve({deadline!r}, {memory_gb!r})"],
+            [sys.executable, "-c", serve],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            bufsize=0,
             cwd=Path(__file__).parents[2],
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            start_new_session=True,  # Ctrl-C is for the parent to answer
+            start_new_session=True,  # Ctrl-C in a terminal reaches the parent only, which may finish its step first
         )
-        self.ready, self.sender = False, None
-        self.finish()
-        self.until = time.monotonic() + START_DEADLINE
+        self.ready = False
 
-    def start(self, number: int, task: dict, deadline: float) -> None:
-        self.number, self.until = number, time.monotonic() + deadline
-        # A worker that hangs leaves a long text in the pipe: a thread waits for it, not the parent and its deadlines.
-        self.sender = threading.Thread(target=self.send, args=(json.dumps(task).encode() + b"\n",), daemon=True)
-        self.sender.start()
-
-    def send(self, line: bytes) -> None:
-        try:
-            self.process.stdin.write(line)
-        except BrokenPipeError:
-            pass  # it died: its stdout says so too
-
-    def finish(self) -> None:
-        self.number, self.until, self.received = None, math.inf, b""
-
-    def kill(self) -> None:
+    def stop(self) -> None:
         self.process.kill()
-        self.process.wait()
-        if self.sender:
-            self.sender.join()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.process.communicate()  # waits for the end and closes both pipes
+
+    def ask(self, question: tuple, seconds: float):
+        """Returns the answer, or None if there is none within `seconds` or if two processes die over the question.
+
+        The first death may have another cause, such as a machine short of memory, so the question is asked once more.
+
+        Raises:
+            RuntimeError: the process cannot be started.
+        """
+        for _ in range(2):
+            self.wait_until_ready()
+            asked = time.monotonic()
+            line = self.exchange(json.dumps(question), seconds)
+            if line:
+                return json.loads(line)
+            late = time.monotonic() - asked >= seconds
+            self.stop()
+            if self.closed:
+                return None
+            self.start()
+            if late:
+                return None
+        return None
+
+    def wait_until_ready(self) -> None:
+        """Waits for the line that a process writes after its imports, so that no deadline includes them."""
+        if self.ready:
+            return
+        began = time.monotonic()
+        self.ready = bool(self.exchange(None, START_DEADLINE))
+        if not self.ready and time.monotonic() - began >= START_DEADLINE:
+            raise RuntimeError(f"A grading worker did not start in {START_DEADLINE:.0f} s. Is the disk slow?")
+        if not self.ready:
+            raise RuntimeError("A grading worker could not start: is math-verify installed?")
+
+    def exchange(self, line: str | None, seconds: float) -> str:
+        """Sends a line, if any, and returns the line that comes back; "" if the process dies or `seconds` run out."""
+        timer = threading.Timer(seconds, self.process.kill)  # ends both the write and the read below
+        timer.start()
+        try:
+            if line is not None:
+                self.process.stdin.write(line.encode() + b"\n")
+                self.process.stdin.flush()
+            reply = self.process.stdout.readline()
+        except BrokenPipeError:
+            return ""
+        finally:
+            timer.cancel()
+        return reply.decode() if reply.endswith(b"\n") else ""  # a killed process may leave half a line
 
 
 class Grader:
-    """Grades texts in worker processes.
+    """Grades texts in worker processes, each driven by a thread.
 
-    Order is kept, and no text makes `grade` raise: what hangs a worker or kills is marked in `Verdict.timed_out`, and a
-    fresh worker takes the next text.
+    No text makes `grade` raise, and every verdict has its own time limit: where one cannot be computed, it is False,
+    `Verdict.timed_out` is set, and the other verdict is still given.
 
     Args:
-        num_workers: processes, 0 for one a core but at most 16; each takes about 80 MB.
-        deadline: seconds a response may take (the classes of one problem's answers: the same).
-        memory_gb: address space a worker may take.
+        num_workers: number of processes; 0 for one per core, at most 16. A worker usually takes about 80 MB.
+        deadline: seconds spent on one response, half of them for each verdict, and on the equivalence classes of one
+            problem's answers. Time in which a process starts does not count.
+        memory_gb: GiB of address space per worker. 16 workers can never take more than 14.4 GiB by default.
     """
 
-    def __init__(self, num_workers: int = 0, deadline: float = 10.0, memory_gb: float = 2.0):
+    def __init__(self, num_workers: int = 0, deadline: float = 10.0, memory_gb: float = 0.9):
         if num_workers < 0:
             raise ValueError(f"--num-grading-workers {num_workers} must be 0 (one a core, at most 16) or more.")
         num_workers = num_workers or min(16, os.cpu_count() or 1)
-        self.deadline, self.memory_gb = deadline, memory_gb
+        self.deadline = deadline
         self.workers = [Worker(deadline, memory_gb) for _ in range(num_workers)]
+        self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="grading")
+        self.idle = SimpleQueue()
+        for worker in self.workers:
+            self.idle.put(worker)
 
     def grade(self, texts: Sequence[str], problems: Sequence) -> list[Verdict]:
-        """Gives a verdict per text; `problems` has as many items, with `.answer` and `.dataset`."""
-        answers = [last_box(text) for text in texts]
-        tasks = [
-            {"text": text, "answer": answer, "gold": problem.answer, "tolerance": tolerance_of(problem.dataset)}
-            for text, answer, problem in zip(texts, answers, problems, strict=True)
-        ]
-        return [
-            Verdict(answer=answer, **reply) if reply else Verdict(False, False, answer, timed_out=True)
-            for answer, reply in zip(answers, self._run(tasks), strict=True)
-        ]
+        """Returns one verdict per text, in order.
+
+        Args:
+            texts: B responses.
+            problems: the problem of each response (B), with `.answer` and `.dataset`.
+        """
+        boxes = [last_box(text) for text in texts]
+        authors, strict = [], []
+        for text, box, problem in zip(texts, boxes, problems, strict=True):
+            authors.append(("authors", text, problem.answer))
+            strict.append(None if box is None else ("strict", box, problem.answer, tolerance_of(problem.dataset)))
+        replies = self._ask_all([*authors, *strict], self.deadline / 2)
+
+        verdicts = []
+        for box, authors_question, strict_question in zip(boxes, authors, strict, strict=True):
+            authors_reply = replies[authors_question]
+            strict_reply = False if strict_question is None else replies[strict_question]
+            right, vote = authors_reply or (False, None)
+            timed_out = authors_reply is None or strict_reply is None
+            verdicts.append(Verdict(right, bool(strict_reply), box, timed_out, vote))
+        return verdicts
 
     def equivalence_classes(
         self, answers: Sequence[Sequence[str | None]], problems: Sequence
     ) -> list[list[int | None]]:
-        """Gives a class number for each of the answers of each problem (None for no answer), for `maj_at_k`.
+        """Returns a class number for each answer of each problem (None for no answer), for `maj_at_k`.
 
-        Answers that mean the same share a class; where the comparison hangs, answers that are spelled the same.
+        Answers that mean the same share a class. If the comparison of a problem's answers hangs or fails, only answers
+        with the same spelling do.
         """
-        spellings = [list(dict.fromkeys(a for a in row if a is not None)) for row in answers]
-        tasks = [
-            {"answers": spelled, "tolerance": tolerance_of(problem.dataset)}
+        spellings = [tuple(dict.fromkeys(a for a in row if a is not None)) for row in answers]
+        questions = [
+            ("classes", spelled, tolerance_of(problem.dataset)) if len(spelled) > 1 else None
             for spelled, problem in zip(spellings, problems, strict=True)
         ]
-        several = [i for i, spelled in enumerate(spellings) if len(spelled) > 1]
-        replies = dict(zip(several, self._run([tasks[i] for i in several]), strict=True))
+        replies = self._ask_all(questions, self.deadline)
         classes = []
-        for i, (row, spelled) in enumerate(zip(answers, spellings, strict=True)):
-            numbers = (replies.get(i) or {}).get("classes") or range(len(spelled))
-            by_spelling = dict(zip(spelled, numbers, strict=True))
-            classes.append([None if a is None else by_spelling[a] for a in row])
+        for row, spelled, question in zip(answers, spellings, questions, strict=True):
+            numbers = (question and replies[question]) or range(len(spelled))
+            class_of = dict(zip(spelled, numbers, strict=True))
+            classes.append([None if a is None else class_of[a] for a in row])
         return classes
 
     def close(self) -> None:
+        """Ends the workers, whatever they are doing."""
+        for worker in self.workers:
+            worker.closed = True
+            worker.process.kill()
+        self.threads.shutdown(cancel_futures=True)
         while self.workers:
-            self.workers.pop().kill()
+            self.workers.pop().stop()
 
     def __enter__(self) -> "Grader":
         return self
@@ -174,72 +241,49 @@ class Grader:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _run(self, tasks: list[dict]) -> list[dict | None]:
-        """Gives a reply per task, in order; None for one past the deadline, or that saw two workers die."""
-        waiting, deaths = deque(range(len(tasks))), Counter()
-        replies: list[dict | None] = [None] * len(tasks)
-        with selectors.DefaultSelector() as selector:
-            for worker in self.workers:
-                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
-            while waiting or any(worker.number is not None for worker in self.workers):
-                for worker in self.workers:
-                    if waiting and worker.ready and worker.number is None:
-                        number = waiting.popleft()
-                        worker.start(number, tasks[number], self.deadline)
-                until = min(worker.until for worker in self.workers)
-                events = selector.select(None if until == math.inf else max(0.0, until - time.monotonic()))
-                for worker in [key.data for key, _ in events]:
-                    chunk = os.read(worker.process.stdout.fileno(), 2**20)
-                    worker.received += chunk
-                    if not chunk:
-                        if not worker.ready:
-                            raise RuntimeError("A grading worker could not start: is math-verify installed?")
-                        if worker.number is not None:
-                            deaths[worker.number] += 1
-                            if deaths[worker.number] < 2:  # perhaps not this text's fault
-                                waiting.appendleft(worker.number)
-                        self._replace(worker, selector)
-                    elif worker.received.endswith(b"\n"):
-                        if worker.ready:
-                            replies[worker.number] = json.loads(worker.received)
-                        worker.ready = True
-                        worker.finish()
-                for worker in list(self.workers):
-                    if time.monotonic() > worker.until:
-                        if not worker.ready:
-                            raise RuntimeError(
-                                f"A grading worker did not start in {START_DEADLINE:.0f} s. Is the disk slow?"
-                            )
-                        self._replace(worker, selector)
-        return replies
+    def _ask_all(self, questions: Sequence[tuple | None], seconds: float) -> dict[tuple, Any]:
+        """Returns the reply to each question, None if there was none. Equal questions are asked once."""
+        distinct = [question for question in dict.fromkeys(questions) if question is not None]
 
-    def _replace(self, worker: Worker, selector: selectors.BaseSelector) -> None:
-        selector.unregister(worker.process.stdout)
-        worker.kill()
-        fresh = Worker(self.deadline, self.memory_gb)
-        self.workers[self.workers.index(worker)] = fresh
-        selector.register(fresh.process.stdout, selectors.EVENT_READ, fresh)
+        def ask(question: tuple):
+            worker = self.idle.get()
+            try:
+                return worker.ask(question, seconds)
+            finally:
+                self.idle.put(worker)
+
+        try:
+            return dict(zip(distinct, self.threads.map(ask, distinct), strict=True))
+        except KeyboardInterrupt:
+            self.close()  # else Python would wait for its threads, and they for their deadlines
+            raise
 
 
 def tolerance_of(dataset: str) -> float:
-    """Gives the relative tolerance of the strict verdict: 1 % for Minerva, whose answers are rounded, else none."""
+    """Returns the relative tolerance of the strict verdict: 1 % for Minerva, whose answers are rounded, otherwise 0."""
     return 1e-2 if "minerva" in dataset.lower() else 0.0
 
 
 # ---------------------------------------------------------------- metrics
 
-MAJORITY_SUBSETS, MAJORITY_SEED = 1000, 0
+MAJORITY_SUBSETS, MAJORITY_SEED = 1000, 0  # number of random subsets, and the seed that makes them always the same
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Gives the chance that k of n responses hold at least one of the c right ones: 1 - C(n-c,k)/C(n,k)."""
+    """Returns the probability that k responses, drawn from n without replacement, contain at least one of the c right
+    ones: 1 - C(n-c, k) / C(n, k).
+
+    Raises:
+        ValueError: not 0 <= c <= n and 1 <= k <= n.
+    """
     if not 0 <= c <= n or not 1 <= k <= n:
         raise ValueError(f"pass_at_k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}.")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def subsets(n: int, k: int) -> np.ndarray:
-    """Gives subsets of k of n places, (S, k): all if at most 1,000, else 1,000 random ones, always the same."""
+    """Returns subsets of k of the indices 0 ... n-1, (S, k): all of them if there are at most 1,000, otherwise 1,000
+    random ones, the same at every call."""
     if math.comb(n, k) <= MAJORITY_SUBSETS:
         return np.array(list(combinations(range(n), k)))
     rng = np.random.default_rng(MAJORITY_SEED)
@@ -247,10 +291,14 @@ def subsets(n: int, k: int) -> np.ndarray:
 
 
 def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> float:
-    """Gives the chance that a majority vote of k of the n responses is right.
+    """Returns the probability that a majority vote of k responses, drawn from n without replacement, is right.
 
-    All right responses are one class, wrong ones are classed by `classes` (None: no answer, which cannot win); a tie
-    counts as the chance to pick the right class among the leaders.
+    All right responses form one class. Ties are broken at random: a right class among m leaders counts as 1/m.
+
+    Args:
+        right: the verdict on each response (n).
+        classes: the equivalence class of each response's answer (n); None for no answer, which gets no vote.
+        k: number of responses that vote.
     """
     labels = [-1 if r else c for r, c in zip(right, classes, strict=True)]
     names = [-1, *sorted({c for c in labels if c is not None and c >= 0})]
@@ -261,9 +309,15 @@ def maj_at_k(right: Sequence[bool], classes: Sequence[int | None], k: int) -> fl
 
 
 def maj_strings(right: Sequence[bool], votes: Sequence[str | None], k: int) -> float:
-    """Gives the majority vote of k of n as the authors' code takes it: on extracted strings (`Verdict.vote`).
+    """Returns the probability that a majority vote is right as the authors' code counts it, by extracted strings.
 
-    No answer (None) is a string like any other. Of equal counts the first seen wins; it is right if its first one is.
+    None (nothing was extracted) is counted like a string. Of several strings with the most votes, the one seen first
+    wins. The winner is right if the first response with this string is.
+
+    Args:
+        right: the verdict on each response (n).
+        votes: `Verdict.vote` of each response (n).
+        k: number of responses that vote.
     """
     wins = []
     for subset in subsets(len(votes), k).tolist():
@@ -272,16 +326,24 @@ def maj_strings(right: Sequence[bool], votes: Sequence[str | None], k: int) -> f
     return float(np.mean(wins))
 
 
-def mean_and_se(values: Sequence[float], ids: Sequence[str] | None = None) -> tuple[float, float]:
-    """Gives the mean over problems and its standard error.
+def mean_and_se(values: Sequence[float], problems: Sequence[str] | None = None) -> tuple[float, float]:
+    """Returns the mean over problems and its standard error, s / sqrt(P) with the unbiased variance s^2.
 
-    Rows with the same id (repeats of a problem) are averaged first: they are one draw of a problem, not several. The
-    standard error is that of the bootstrap over problems in closed form: resampled means spread by std / sqrt(P).
+    The standard error of a single problem is unknown: nan.
+
+    Args:
+        values: a value per row.
+        problems: the problem of each row. Rows of the same problem are averaged first, since they are one draw of a
+            problem and not several. By default each row is a problem of its own.
+
+    Raises:
+        ValueError: there are no values.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0:
         raise ValueError("mean_and_se needs at least one problem.")
-    if ids is not None:
-        _, problem = np.unique(np.asarray(ids), return_inverse=True)
-        values = np.bincount(problem, weights=values) / np.bincount(problem)
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+    if problems is not None:
+        _, rows = np.unique(np.asarray(problems), return_inverse=True)
+        values = np.bincount(rows, weights=values) / np.bincount(rows)
+    se = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(se)

@@ -1,6 +1,6 @@
-"""The worker process: reads a line of JSON, answers with a line of JSON, until its standard input is closed.
+"""The worker process: it reads questions and writes replies as lines of JSON until its standard input is closed.
 
-None of the text is evaluated as code (`prepare_math_verify`). The parent (`Grader`) kills a worker at the deadline.
+`Grader` starts it and kills it at the deadline.
 """
 
 import json
@@ -13,24 +13,26 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from common.grading.reader import read
 from common.grading.strict import same_answer
 
 
 @lru_cache(4096)
 def read_gold(gold: str) -> list:
+    """Returns what math-verify reads in a gold answer: sympy expressions, and the string they were read from."""
     from math_verify import LatexExtractionConfig, parse
 
     return parse(rf"\boxed{{{gold}}}", [LatexExtractionConfig()], parsing_timeout=None)
 
 
 def authors_verdict(text: str, gold: str) -> tuple[bool, str | None]:
-    """Gives NeMo RL's verdict on a response, and the string its vote counts for it (None if there was nothing to read).
+    """Returns NeMo RL's verdict on a response, and the string that its majority vote counts (None: nothing was read).
 
-    math-verify's own alarms (5 s to parse, 5 s to compare) are off: the parent's deadline stands in for them, since an
-    alarm cannot interrupt a long operation inside C. The vote is theirs with its oddity: the extracted string if it is
-    spelled like the gold answer, else its first character alone (nemo_rl/environments/math_environment.py), so that
-    wrong answers pool, and right ones in another spelling with them.
+    math-verify's own alarms (5 s to parse and 5 s to compare) are off, because an alarm cannot interrupt a long
+    operation inside C. The parent's deadline replaces them.
+
+    The vote is defined as in nemo_rl/environments/math_environment.py. It is the extracted string if this is spelled
+    like the gold answer, and otherwise only its first character. Wrong answers with the same first character are
+    therefore counted together, as are right answers that are spelled differently from the gold answer.
     """
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
@@ -42,9 +44,9 @@ def authors_verdict(text: str, gold: str) -> tuple[bool, str | None]:
 
 
 def arithmetic_only(parse_expr: Callable) -> Callable:
-    """Guards sympy's `parse_expr`, which hands its argument to Python's eval: only digits and operators pass.
+    """Returns sympy's `parse_expr`, which passes its argument to Python's eval, restricted to digits and operators.
 
-    math-verify's regular expressions let nothing else through today; this holds if they change.
+    math-verify's regular expressions already let nothing else through; this guard holds if they change.
     """
 
     def guarded(s, *args, **kwargs):
@@ -56,17 +58,18 @@ def arithmetic_only(parse_expr: Callable) -> Callable:
 
 
 def refuse(*_, **__):
-    raise NotImplementedError("no expression becomes Python code")  # at this, sympy sums a series by other means
+    """Replaces sympy's `lambdify`. On this exception sympy sums an infinite series in another way."""
+    raise NotImplementedError("no expression becomes Python code")
 
 
 def prepare_math_verify() -> None:
-    """Loads math-verify with all that sympy would load later, then closes both ways from text to Python's eval.
+    """Imports math-verify, with everything that sympy would import later, and closes both ways from text to eval.
 
-    One is `parse_expr`, by which strings are read; the other `lambdify`, which sympy calls to sum an infinite series.
+    These are `parse_expr`, which reads strings, and `lambdify`, which sympy calls to sum an infinite series.
     """
     import math_verify
     import sympy.parsing.sympy_parser
-    import sympy.physics.units  # noqa: F401  (passes names of its own through parse_expr when first imported)
+    import sympy.physics.units  # noqa: F401  (its import calls parse_expr with names, which the guard would refuse)
 
     logging.disable(logging.CRITICAL)
     math_verify.verify(read_gold("x^2+1"), read_gold(r"\frac{1}{2}"), float_rounding=6, timeout_seconds=None)
@@ -78,7 +81,7 @@ def prepare_math_verify() -> None:
 
 
 def answer_classes(answers: Sequence[str], tolerance: float) -> list[int]:
-    """Gives a class number 0, 1, ... per answer; answers that mean the same share one."""
+    """Returns a class number 0, 1, ... for each answer. Answers that mean the same have the same number."""
     leaders: list[str] = []
     classes = []
     for answer in answers:
@@ -89,9 +92,10 @@ def answer_classes(answers: Sequence[str], tolerance: float) -> list[int]:
 
 
 def serve(deadline: float, memory_gb: float) -> None:
-    """Answers a line of JSON with a line of JSON until stdin is closed."""
-    from sympy.core.cache import clear_cache
+    """Writes an empty line of JSON once it is ready, then answers every line with a line until stdin is closed.
 
+    The parent kills a process that exceeds its deadline. The alarm comes later and only matters if the parent is gone.
+    """
     replies = os.fdopen(os.dup(1), "w")
     prepare_math_verify()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that a library prints may mix with the replies
@@ -99,30 +103,42 @@ def serve(deadline: float, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_gb * 2**30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replies.write("{}\n")  # ready: the first deadline starts now
+    replies.write("{}\n")
     replies.flush()
     for line in sys.stdin.buffer:
-        signal.alarm(int(deadline) + 10)  # ends this process if the parent is gone; its deadline comes first
-        replies.write(json.dumps(answer_task(json.loads(line))) + "\n")
+        signal.alarm(int(deadline) + 10)
+        replies.write(json.dumps(reply(*json.loads(line))) + "\n")
         replies.flush()
         signal.alarm(0)
-        if len(line) > 50_000:  # what is kept of such texts would fill the memory of this worker
-            read_gold.cache_clear()
-            same_answer.cache_clear()
-            read.cache_clear()
-            clear_cache()
+        if len(line) > 50_000:  # what the caches keep of such texts would fill the memory of this process
+            clear_caches()
 
 
-def answer_task(task: dict) -> dict:
-    def attempt(function: Callable, *args, otherwise):
-        try:
-            return function(*args)
-        except Exception:  # sympy raises nearly every type there is on odd input; NeMo RL counts all of them as wrong
-            return otherwise
+def clear_caches() -> None:
+    """Empties sympy's caches and the `lru_cache` of every function in this package."""
+    from sympy.core.cache import clear_cache
 
-    if "answers" in task:
-        return {"classes": attempt(answer_classes, task["answers"], task["tolerance"], otherwise=None)}
-    answer, gold = task["answer"], task["gold"]
-    authors, vote = attempt(authors_verdict, task["text"], gold, otherwise=(False, None))
-    strict = answer is not None and attempt(same_answer, answer, gold, task["tolerance"], otherwise=False)
-    return {"authors": authors, "strict": strict, "vote": vote}
+    clear_cache()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("common.grading"):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
+def reply(question: str, *arguments):
+    """Answers "authors" (text, gold), "strict" (answer, gold, tolerance) or "classes" (answers, tolerance).
+
+    sympy raises nearly every type of exception on odd input. It counts as a wrong response, as in NeMo RL. Only a lack
+    of memory ends the process: earlier questions may have taken the memory, and the parent asks a fresh process.
+    """
+    try:
+        if question == "authors":
+            return authors_verdict(*arguments)
+        if question == "strict":
+            return same_answer(*arguments)
+        return answer_classes(*arguments)
+    except MemoryError:
+        raise
+    except Exception:
+        return {"authors": (False, None), "strict": False, "classes": None}[question]

@@ -10,14 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import SHARED_DATA
+from conftest import ROOT, SHARED_DATA
 
 from common import grading
-from common.grading import Grader, last_box
+from common.grading import Grader, last_box, worker
 from common.grading.strict import same_answer
 from common.grading.worker import arithmetic_only
 
@@ -360,23 +361,87 @@ def test_equal_answers_share_a_class_and_no_answer_has_none(grader):
     assert classes == [[0, 1, 0, None, 0, 1, 2], [], [None, None], [0]]
 
 
-HANGING = r"\boxed{9^{9^{9^{9}}} + x}"
+HANGING = r"\boxed{9^{9^{9^{9}}} + x}"  # both verdicts
 
 
-def test_a_hanging_text_is_cut_and_the_others_keep_their_order_and_verdict():
+@pytest.fixture
+def starts(monkeypatch):
+    """The worker processes that are started, in order."""
+    started, start = [], grading.Worker.start
+
+    def counting(worker):
+        start(worker)
+        started.append(worker.process)
+
+    monkeypatch.setattr(grading.Worker, "start", counting)
+    return started
+
+
+def test_a_hanging_text_is_cut_and_the_others_keep_their_order_and_verdict(starts):
     texts = [rf"\boxed{{{i}}}" for i in range(20)]
     texts[3] = texts[11] = HANGING
-    with Grader(num_workers=2, deadline=1.0) as grader:
-        processes = [worker.process for worker in grader.workers]
+    with Grader(num_workers=2, deadline=2.0) as grader:
         verdicts = grader.grade(texts, [Gold(str(i)) for i in range(20)])
+        cut = starts[: len(starts) - 2]
         again = grader.grade([r"\boxed{5}"] * 3, [Gold("5")] * 3)
     assert [i for i, v in enumerate(verdicts) if v.timed_out] == [3, 11]
     assert [v.strict for v in verdicts] == [v.authors for v in verdicts] == [i not in (3, 11) for i in range(20)]
     assert [v.answer for v in verdicts][:4] == ["0", "1", "2", HANGING[7:-1]]
     assert all(v.strict for v in again)
-    assert {process.returncode for process in processes} == {
-        -signal.SIGKILL
-    }  # the parent's deadline, not their own alarm
+    assert {process.returncode for process in cut} == {-signal.SIGKILL}  # the parent's deadline, not their own alarm
+
+
+def test_copies_of_a_hanging_text_cost_one_deadline(starts):
+    texts = [text for i in range(32) for text in (HANGING, rf"\boxed{{{i}}}")]
+    with Grader(num_workers=2, deadline=2.0) as grader:
+        verdicts = grader.grade(texts, [Gold("7")] * 64)
+    assert [v.timed_out for v in verdicts] == [True, False] * 32
+    assert [v.strict for v in verdicts] == [v.authors for v in verdicts] == [i == 2 * 7 + 1 for i in range(64)]
+    assert len(starts) == 2 + 2  # half a deadline for each verdict; each ends one worker
+    verdicts[0].vote = "changed"
+    assert verdicts[2].vote is None  # equal verdicts are not the same object
+
+
+def test_equal_responses_are_graded_once_for_each_gold_answer_and_tolerance(grader, monkeypatch):
+    asked, ask = [], grading.Worker.ask
+
+    def counting(worker, question, seconds):
+        asked.append(question)
+        return ask(worker, question, seconds)
+
+    monkeypatch.setattr(grading.Worker, "ask", counting)
+    texts = [r"\boxed{9.59}", r"so \boxed{9.59}", r"\boxed{9.59}", r"\boxed{9.59}", "9.59", "9.59"]
+    golds = [Gold("9.6", "minerva"), Gold("9.6", "minerva"), Gold("9.6"), Gold("9.59"), Gold("9.59"), Gold("9.59")]
+    verdicts = grader.grade(texts, golds)
+    assert [v.strict for v in verdicts] == [True, True, False, True, False, False]
+    assert [v.authors for v in verdicts] == [False, False, False, True, True, True]
+    assert sorted(question[0] for question in asked) == ["authors"] * 4 + ["strict"] * 3
+
+
+def test_the_strict_verdict_is_given_where_the_authors_hangs(starts):
+    """Where there are several boxes, math-verify reads all of them, and the strict verdict only the last."""
+    text = HANGING + r", no: \boxed{7}"
+    with Grader(num_workers=1, deadline=2.0) as grader:
+        right, wrong = grader.grade([text, text], [Gold("7"), Gold("8")])
+    assert (right.strict, right.authors, right.timed_out) == (True, False, True)
+    assert (wrong.strict, wrong.authors, wrong.timed_out) == (False, False, True)
+    assert len(starts) == 1 + 2
+
+
+def test_the_authors_verdict_is_given_where_the_strict_hangs(monkeypatch):
+    command = grading.subprocess.Popen
+
+    def hanging_at_the_strict_verdict(words, **options):
+        words[-1] = "import time; from common.grading import worker; worker.same_answer = time.sleep; " + words[-1]
+        words[-1] = words[-1].replace("time.sleep", "lambda *_: time.sleep(60)")
+        return command(words, **options)
+
+    monkeypatch.setattr(grading.subprocess, "Popen", hanging_at_the_strict_verdict)
+    with Grader(num_workers=1, deadline=2.0) as grader:
+        right, without_box, wrong = grader.grade([r"\boxed{7}", "7", r"\boxed{7}"], [Gold("7"), Gold("7"), Gold("8")])
+    assert (right.authors, right.strict, right.vote, right.timed_out) == (True, False, "7", True)
+    assert (without_box.authors, without_box.strict, without_box.timed_out) == (True, False, False)
+    assert (wrong.authors, wrong.strict, wrong.timed_out) == (False, False, True)
 
 
 def test_classes_of_hanging_answers_are_by_spelling():
@@ -390,7 +455,7 @@ def test_a_killed_worker_is_replaced_and_its_text_tried_again(grader):
     os.kill(grader.workers[0].process.pid, signal.SIGKILL)  # idle
     assert grader.grade([r"\boxed{2}"], [Gold("2")])[0].strict
 
-    with Grader(num_workers=1, deadline=1.0) as other:
+    with Grader(num_workers=1, deadline=2.0) as other:
         other.grade(["warm"], [Gold("1")])
         threading.Timer(0.3, os.kill, (other.workers[0].process.pid, signal.SIGKILL)).start()  # busy
         hanging, after = other.grade([HANGING, r"\boxed{2}"], [Gold("1"), Gold("2")])
@@ -398,23 +463,22 @@ def test_a_killed_worker_is_replaced_and_its_text_tried_again(grader):
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
-def test_a_text_whose_worker_dies_is_tried_again_and_given_up_at_the_second_death(deaths, monkeypatch):
-    start, left = grading.Worker.start, [0] * deaths  # the number of the text, which is 0
+def test_a_text_whose_worker_dies_is_tried_again_and_given_up_at_the_second_death(deaths, monkeypatch, starts):
+    exchange, left = grading.Worker.exchange, [r"\boxed{1}"] * deaths
 
-    def start_and_die(worker, number, *task):
-        dies = number in left
-        if dies:
+    def exchange_and_die(worker, line, seconds):
+        if line is not None and left and json.loads(line)[:2] == ["authors", left[-1]]:
             left.pop()
             os.kill(worker.process.pid, signal.SIGSTOP)  # no reply before it dies
-        start(worker, number, *task)
-        if dies:
-            os.kill(worker.process.pid, signal.SIGKILL)
+            threading.Timer(0.1, worker.process.kill).start()
+        return exchange(worker, line, seconds)
 
-    monkeypatch.setattr(grading.Worker, "start", start_and_die)
+    monkeypatch.setattr(grading.Worker, "exchange", exchange_and_die)
     with Grader(num_workers=1, deadline=60.0) as grader:
         first, second = grader.grade([r"\boxed{1}", r"\boxed{2}"], [Gold("1"), Gold("2")])
-    assert left == [] and second.strict and not second.timed_out
-    assert first.authors == first.strict == (deaths == 1) and first.timed_out == (deaths == 2)
+    assert left == [] and len(starts) == 1 + deaths
+    assert second.authors and second.strict and not second.timed_out
+    assert first.strict and first.authors == (deaths == 1) and first.timed_out == (deaths == 2)
 
 
 def test_a_worker_that_hangs_while_it_starts_is_an_error_in_one_line(monkeypatch):
@@ -425,17 +489,87 @@ def test_a_worker_that_hangs_while_it_starts_is_an_error_in_one_line(monkeypatch
             grader.grade([r"\boxed{1}"], [Gold("1")])
     with Grader(num_workers=1) as late:  # called long after it was made, as a training run does
         assert select.select([late.workers[0].process.stdout], [], [], 60)[0]  # it has said that it is ready
-        late.workers[0].until = time.monotonic() - 1
+        time.sleep(1.1)
         assert late.grade([r"\boxed{1}"], [Gold("1")])[0].strict
+
+
+def test_a_worker_that_cannot_start_is_an_error_in_one_line(monkeypatch):
+    monkeypatch.setattr(grading.sys, "executable", "/bin/false")
+    with Grader(num_workers=2) as grader, pytest.raises(RuntimeError, match="is math-verify installed"):
+        grader.grade([r"\boxed{1}"], [Gold("1")])
 
 
 @pytest.mark.parametrize("length", [10, 1_000_000])  # the pipe to a worker holds 64 KiB
 def test_a_worker_that_stops_is_replaced_at_the_deadline_and_its_text_marked(length):
-    with Grader(num_workers=1, deadline=1.0) as grader:
+    with Grader(num_workers=1, deadline=2.0) as grader:
         grader.grade([r"\boxed{1}"], [Gold("1")])
         os.kill(grader.workers[0].process.pid, signal.SIGSTOP)
         first, second = grader.grade(["so" * length + r"\boxed{1}", r"\boxed{2}"], [Gold("1"), Gold("2")])
-    assert first.timed_out and not first.strict and second.strict and not second.timed_out
+    assert first.timed_out and not first.authors and first.strict
+    assert second.authors and second.strict and not second.timed_out
+
+
+INTERRUPTED = r"""
+import sys, threading, time
+from types import SimpleNamespace
+from common.grading import Grader
+
+grader = Grader(num_workers=2, deadline=600.0)
+problems = [SimpleNamespace(answer="7", dataset="math")] * 20
+grader.grade([r"\boxed{7}"] * 2, problems[:2])
+pids = [worker.process.pid for worker in grader.workers]
+threading.Timer(0.5, print, (*pids,), {"flush": True}).start()
+grader.grade([r"\boxed{9^{9^{9^{9}}} + %d}" % i for i in range(20)], problems)
+"""
+
+
+def test_an_interrupt_ends_workers_that_hang_and_reaches_no_worker_by_itself():
+    done = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    pids = [int(pid) for pid in done.stdout.readline().split()]
+    try:
+        assert len(pids) == 2 and all(os.getsid(pid) == pid for pid in pids)  # out of reach of the terminal's Ctrl-C
+        os.killpg(done.pid, signal.SIGINT)
+        _, errors = done.communicate(timeout=60)  # the deadline is ten minutes
+        assert "KeyboardInterrupt" in errors and "CancelledError" not in errors
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    finally:
+        done.kill()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_sixteen_workers_cannot_take_more_than_16_gb():
+    with Grader(num_workers=1) as grader:
+        grader.grade(["ready"], [Gold("1")])
+        limits = Path(f"/proc/{grader.workers[0].process.pid}/limits").read_text()
+    assert 16 * int(re.search(r"Max address space +(\d+) ", limits)[1]) <= 16e9
+
+
+def test_caches_are_emptied_whatever_functions_have_them():
+    worker.read_gold("7")
+    same_answer("7", "7")
+    assert worker.read_gold.cache_info().currsize and same_answer.cache_info().currsize
+    worker.clear_caches()
+    assert worker.read_gold.cache_info().currsize == same_answer.cache_info().currsize == 0
+
+
+def test_a_lack_of_memory_is_no_verdict_as_earlier_texts_may_have_taken_the_memory(monkeypatch):
+    def raising(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(worker, "authors_verdict", raising)
+    with pytest.raises(MemoryError):  # the process ends, and the parent asks a fresh one
+        worker.reply("authors", "7", "7")
+    monkeypatch.setattr(worker, "authors_verdict", lambda *_: 1 / 0)
+    assert worker.reply("authors", "7", "7") == (False, None)
 
 
 def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded():
@@ -451,8 +585,7 @@ def test_a_text_too_large_for_a_workers_memory_is_counted_and_the_next_is_graded
 def test_a_worker_knows_no_torch():
     code = "import sys; from common.grading import worker; worker.prepare_math_verify(); "
     code += "print({'torch', 'datasets'} & set(sys.modules))"
-    root = Path(grading.__file__).parents[2]
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) == "set()\n"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
 
 
 def test_only_arithmetic_reaches_evaluation():

@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 import os
 import re
 import subprocess
@@ -21,7 +20,7 @@ from common import grading
 from common.grading import Grader, Worker, last_box
 
 ROOT = Path(grading.__file__).parents[2]
-MEMORY_GB = 1.0
+MEMORY_GB = 0.9  # what Grader allows a worker
 
 # ---------------------------------------------------------------- texts
 
@@ -210,17 +209,27 @@ def all_texts(part: int) -> list[str]:
 def grade_all(texts: list[str], monkeypatch, tmp_path) -> dict:
     """Grades hostile texts as answers, and every tenth as a gold, between answers whose verdict is known."""
     late, peaks = [], []
+    exchange, kill = Worker.exchange, subprocess.Popen.kill
 
-    def watched(method):
-        def call(worker):
-            if getattr(worker, "until", math.inf) < math.inf:  # busy with a text
-                late.append(time.monotonic() - worker.until)
-                status = Path(f"/proc/{worker.process.pid}/status").read_text()
-                peaks.extend(int(kb) for kb in re.findall(r"VmPeak:\s+(\d+)", status))
-            method(worker)
+    def timed(worker, line, seconds):
+        began = time.monotonic()
+        reply = exchange(worker, line, seconds)
+        if line is not None:
+            late.append(time.monotonic() - began - seconds)
+            see_peak(worker.process)
+        return reply
 
-        return call
+    def see_peak(process):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peaks.extend(int(kb) for kb in re.findall(r"VmPeak:\s+(\d+)", status))  # nothing if it has died
 
+    def seen_and_killed(process):
+        if process.returncode is None:
+            see_peak(process)
+        kill(process)
+
+    monkeypatch.setattr(Worker, "exchange", timed)
+    monkeypatch.setattr(subprocess.Popen, "kill", seen_and_killed)
     items = []  # text, gold, strict verdict or None
     for i, text in enumerate(texts):
         items.append((text.replace("MARK", str(tmp_path / "mark")), "7", None))
@@ -228,19 +237,17 @@ def grade_all(texts: list[str], monkeypatch, tmp_path) -> dict:
             items.append((rf"\boxed{{{i}}}", str(i), True))
             items.append((r"\boxed{7}", items[-2][0], None))
             items.append((rf"\boxed{{{i}}}", str(i + 1), False))
-    with Grader(num_workers=2, deadline=1.0, memory_gb=MEMORY_GB) as grader:
-        monkeypatch.setattr(Worker, "finish", watched(Worker.finish))
-        monkeypatch.setattr(Worker, "kill", watched(Worker.kill))
+    with Grader(num_workers=2, deadline=2.0) as grader:
         verdicts = grader.grade(
             [t for t, *_ in items], [SimpleNamespace(answer=g, dataset="math") for _, g, _ in items]
         )
-        monkeypatch.undo()
+    monkeypatch.undo()
     assert [v.answer for v in verdicts] == [last_box(text) for text, *_ in items]
     known = [(v.authors, v.strict, right) for v, (*_, right) in zip(verdicts, items, strict=True) if right is not None]
     assert all(authors == strict == right for authors, strict, right in known)
     assert list(tmp_path.iterdir()) == []
     assert not any(v.strict for v, (text, *_) in zip(verdicts, items, strict=True) if str(tmp_path) in text)
-    assert len(late) >= len(items)
+    assert len(late) > len({(text, gold) for text, gold, _ in items})  # the authors' verdicts, and some strict ones
     return {
         "texts": len(texts),
         "known": len(known),
@@ -280,7 +287,8 @@ sys.addaudithook(hook)
 for text in texts:
     for answer, gold in ((text, "7"), ("7", text)):
         box = last_box(answer)
-        worker.answer_task({"text": answer, "answer": answer if box is None else box, "gold": gold, "tolerance": 0.0})
+        worker.reply("authors", answer, gold)
+        worker.reply("strict", answer if box is None else box, gold, 0.0)
 try:
     sympy.sympify("print(5)")  # what sympy does with a string wherever it expects an expression
 except ValueError as error:

@@ -1,6 +1,6 @@
 """Pass@k, Maj@k and standard errors: exact values by enumeration, and wrong variants that must fail."""
 
-from itertools import combinations
+from itertools import combinations, product
 from math import comb, sqrt
 
 import numpy as np
@@ -128,14 +128,25 @@ def test_scoring_an_unreadable_response_twice_would_inflate_pass_at_k():
     assert sum(any(group) for group in groups) / len(right) == 1.0
 
 
-def test_standard_error_is_that_of_the_bootstrap_over_problems():
+def test_standard_error_is_that_of_the_mean_over_problems():
+    """Its square is unbiased: averaged over all samples of two equally likely values, it is exact."""
     rng = np.random.default_rng(1)
     values = rng.random(40) ** 2
     mean, se = mean_and_se(values)
     resampled = values[rng.integers(40, size=(20_000, 40))].mean(1)
     assert mean == pytest.approx(values.mean())
-    assert se == pytest.approx(resampled.std(), rel=0.03)
+    assert se == pytest.approx(resampled.std() * sqrt(40 / 39), rel=0.03)
     assert mean_and_se([0.5, 0.5, 0.5])[1] == 0.0
+
+    for count in (2, 3, 5):
+        samples = np.array(list(product([0.0, 1.0], repeat=count)))  # all equally likely: variance of a value 1/4
+        squares = [mean_and_se(sample)[1] ** 2 for sample in samples]
+        assert np.mean(squares) == pytest.approx(0.25 / count)
+
+
+def test_the_standard_error_of_one_problem_is_unknown():
+    for one in (mean_and_se([0.25]), mean_and_se([0.0, 0.5], ["a", "a"])):
+        assert one[0] == 0.25 and np.isnan(one[1])
 
 
 def test_repeats_of_a_problem_are_one_draw():
@@ -144,7 +155,7 @@ def test_repeats_of_a_problem_are_one_draw():
     thrice = mean_and_se(values * 3, ids * 3)
     assert thrice == pytest.approx(once)
     assert mean_and_se(values * 3)[1] < 0.6 * once[1]  # rows as if independent: too small
-    assert mean_and_se([0, 1, 1, 1], ["a", "a", "b", "b"]) == pytest.approx((0.75, 0.25 / sqrt(2)))
+    assert mean_and_se([0, 1, 1, 1], ["a", "a", "b", "b"]) == pytest.approx((0.75, 0.25))
 
 
 def test_no_problems_is_an_error():
