@@ -61,7 +61,14 @@ CHARACTERS = GREEK | {
     **{"≈": r"\approx ", "≃": r"\approx ", "≅": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ", "∩": r"\cap "},
     **{"∅": r"\emptyset ", "Ø": r"\emptyset ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ", "∴": r"\therefore "},
     **{"→": r"\to ", "⇒": r"\therefore ", "⟹": r"\therefore ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle "},
-    **{"〉": r"\rangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "∣": r"\mid "},
+    **{
+        "〉": r"\rangle ",
+        "ℝ": r"\mathbb{R}",
+        "ℤ": r"\mathbb{Z}",
+        "ℕ": r"\mathbb{N}",
+        "ℚ": r"\mathbb{Q}",
+        "∣": r"\mid ",
+    },
     **{"…": r"\ldots ", "⋯": r"\ldots ", "°": r"^\circ ", "º": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F"},
     **{"∠": r"\angle ", "△": r"\triangle ", "∖": r"\setminus ", "∀": r"\forall ", "∂": r"\partial ", "∑": r"\sum "},
     **{"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "ℏ": r"\hbar ", "“": " ", "”": " "},
@@ -69,7 +76,15 @@ CHARACTERS = GREEK | {
     **{"Å": r"\AA ", "Å": r"\AA ", "Ω": r"\Omega ", "\u200b": "", "\u200e": "", "\u200f": "", "\u202f": " "},
 }
 SCRIPTS = re.compile(f"([{''.join(SUPERSCRIPTS)}]+)|([{''.join(SUBSCRIPTS)}]+)")
-ASCII_FORMS = [("+/-", r"\pm "), ("+-", r"\pm "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), ("**", "^"), ("->", r"\to ")]
+ASCII_FORMS = [
+    ("+/-", r"\pm "),
+    ("+-", r"\pm "),
+    ("<=", r"\le "),
+    (">=", r"\ge "),
+    ("!=", r"\ne "),
+    ("**", "^"),
+    ("->", r"\to "),
+]
 
 
 def characters(text: str) -> str:
@@ -107,8 +122,35 @@ STYLES = set(
 )
 TEXT = set("text textrm textbf textit textnormal textsf texttt textsc textup mbox hbox emph textsl".split())
 UPRIGHT = {"mathrm", "rm", "operatorname", "operatorname*", "mathop", "up", "unit", "si"}
-SKIPPED_ARGUMENT = {"phantom", "hphantom", "vphantom", "hspace", "vspace", "tag", "label", "color", "textcolor", "hspace*"}
-SPACES = {",", ";", ":", " ", ">", "!", "quad", "qquad", "thinspace", "medspace", "enspace", "hfill", "space", "\n", "nobreak"}
+SKIPPED_ARGUMENT = {
+    "phantom",
+    "hphantom",
+    "vphantom",
+    "hspace",
+    "vspace",
+    "tag",
+    "label",
+    "color",
+    "textcolor",
+    "hspace*",
+}
+SPACES = {
+    ",",
+    ";",
+    ":",
+    " ",
+    ">",
+    "!",
+    "quad",
+    "qquad",
+    "thinspace",
+    "medspace",
+    "enspace",
+    "hfill",
+    "space",
+    "\n",
+    "nobreak",
+}
 ACCENTS = {"hat", "widehat", "bar", "overline", "tilde", "widetilde", "vec", "overrightarrow", "dot", "ddot", "overarc"}
 SYNONYMS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
@@ -125,7 +167,15 @@ SYNONYMS = {
     **dict.fromkeys(("because", "implies", "Rightarrow", "Longrightarrow", "so"), "therefore"),
     **{"neq": "ne", "lt": "<", "gt": ">", "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "to": "to"},
     **{"rightarrow": "to", "div": "/", "colon": ":", "backslash": "setminus", "bigcup": "cup", "bigcap": "cap"},
-    **{"dag": "dagger", "degree": "circ", "textdegree": "circ", "infin": "infty", "Reals": "R", "lor": "or", "vee": "or"},
+    **{
+        "dag": "dagger",
+        "degree": "circ",
+        "textdegree": "circ",
+        "infin": "infty",
+        "Reals": "R",
+        "lor": "or",
+        "vee": "or",
+    },
     **{"land": "and", "wedge": "and", "ang": "angle", "measuredangle": "angle", "thinspace": ",", "lbrack": "["},
     **{"rbrack": "]", "euro": "text EUR", "pounds": "text GBP", "textdollar": "$", "dollar": "$"},
     **{"celsius": "text °C", "ohm": "text Ω", "AA": "text Å", "mu": "mu", "textmu": "mu"},
@@ -148,7 +198,14 @@ FUNCTIONS = set(
     " arsinh arcosh artanh ln log lg exp gcd lcm max min det sgn sign Re Im abs floor ceil cosec sqrt cbrt".split()
 )
 FUNCTION_SYNONYMS = {
-    **{"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"},
+    **{
+        "asin": "arcsin",
+        "acos": "arccos",
+        "atan": "arctan",
+        "arsinh": "arcsinh",
+        "arcosh": "arccosh",
+        "artanh": "arctanh",
+    },
     **{"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "tg": "tan", "ctg": "cot", "arctg": "arctan"},
     **{"cosec": "csc", "sgn": "sign", "sh": "sinh", "ch": "cosh", "arcctg": "arccot"},
 }
@@ -245,7 +302,12 @@ class Lexer:
                 continue
             before, spaced = spaced, False
             styled, style = style, False
-            if c.isdigit() or c == "." and text[i + 1 : i + 2].isdigit() or text.startswith((r".\overline", r".\dot", r".\bar"), i):
+            if (
+                c.isdigit()
+                or c == "."
+                and text[i + 1 : i + 2].isdigit()
+                or text.startswith((r".\overline", r".\dot", r".\bar"), i)
+            ):
                 i = self.number(text, i, before)
             elif c == "\\":
                 found = COMMAND.match(text, i)
@@ -265,10 +327,12 @@ class Lexer:
                     single = len(word) == 1 and not words
                     if word in ("e", "i", "d") and single:
                         self.add("run", word, before)
-                    elif word.replace(".", "") in PLAIN_FUNCTIONS - {"floor", "max", "min", "sign", "abs"} and not words:
+                    elif (
+                        word.replace(".", "") in PLAIN_FUNCTIONS - {"floor", "max", "min", "sign", "abs"} and not words
+                    ):
                         self.add("run", word, before)
                     else:
-                        if text[i : i + 1] == "." and word.lower() in ABBREVIATIONS and text[i + 1 :].strip():
+                        if text[i : i + 1] == "." and word.lower() in ABBREVIATIONS:
                             i += 1
                         self.add("word", word.replace(".", ""), before)
                 else:
@@ -283,19 +347,33 @@ class Lexer:
                         self.add("word", run + "m", before)
                         i += 3 if text[i + 2 : i + 3] == "." else 2
                         continue
-                    if run == "x" and before and text[i : i + 1] == " " and self.tokens and self.tokens[-1].kind == "num":
+                    if (
+                        run == "x"
+                        and before
+                        and text[i : i + 1] == " "
+                        and self.tokens
+                        and self.tokens[-1].kind == "num"
+                    ):
                         if re.match(r"\s*10\s*\^", text[i:]):
                             self.add("*", "", before)
                             continue
                     neighbours = self.braces == 0 and text[i : i + 1] in ("", " ", ",", ".", ":", "/", "\n", "$", "^")
                     last = self.tokens[-1].kind if self.tokens else ""
                     neighbours = neighbours and (before or last in ("", "/", ",", "*", "(", ":", "="))
-                    if run in ("AM", "PM", "am", "pm") and (before or self.tokens[-2:-1] and self.tokens[-2].kind == ":"):
+                    if run in ("AM", "PM", "am", "pm") and (
+                        before or self.tokens[-2:-1] and self.tokens[-2].kind == ":"
+                    ):
                         self.add("word", run.lower(), before)
                         continue
                     after_number = self.braces == 0 and last in ("num", "word", "/", "*", "}", "(", ")", "%")
                     article = run in ("a", "A") and re.match(r"\s[a-z]{3}", text[i:])
-                    kind = "word" if article or is_word(run, neighbours, after_number) and run not in PLAIN_FUNCTIONS | PLAIN_NAMES else "run"
+                    kind = (
+                        "word"
+                        if article
+                        or is_word(run, neighbours, after_number)
+                        and run not in PLAIN_FUNCTIONS | PLAIN_NAMES
+                        else "run"
+                    )
                     self.add(kind, run, before)
             elif c == "$":
                 i, spaced = i + 1, before
@@ -350,7 +428,9 @@ class Lexer:
         else:
             plain = re.sub(r"[^\d.]", "", digits)
             if kind == "plain" and text.startswith(("...", r"\ldots", r"\dots", "…", r"\cdots"), end):
-                if period := re.fullmatch(r"(\d*)\.(\d*?)(\d{1,3}?)\3\3+", plain) or re.fullmatch(r"(\d*)\.()(\d{2,6}?)\3", plain):
+                if period := re.fullmatch(r"(\d*)\.(\d*?)(\d{1,3}?)\3\3+", plain) or re.fullmatch(
+                    r"(\d*)\.()(\d{2,6}?)\3", plain
+                ):
                     value = repeating(f"{period[1]}.{period[2]}\\overline{{{period[3]}}}")
                     end = re.compile(r"(?:\.\.\.|\\[lc]?dots)").match(text, end).end()
                     self.tokens.append(Token("num", (value, digits), spaced))
@@ -377,7 +457,9 @@ class Lexer:
             elif name in ("left", "right") and re.match(r"\s*(?:\||\\[lr]?vert)", text[i:]):
                 i = re.compile(r"\s*(?:\||\\[lr]?vert)").match(text, i).end()
                 self.add("open|" if name == "left" else "close|", "", spaced)
-            elif name in ("mathbf", "boldsymbol", "bm") and (found := re.compile(r"\s*\{\s*([ijk])\s*\}").match(text, i)):
+            elif name in ("mathbf", "boldsymbol", "bm") and (
+                found := re.compile(r"\s*\{\s*([ijk])\s*\}").match(text, i)
+            ):
                 self.add("sym", found[1] + "̂", spaced)
                 i = found.end()
         elif name in SKIPPED_ARGUMENT:
@@ -415,11 +497,19 @@ class Lexer:
                 raise Unreadable(name)
             self.add("sym", f"{name} {found[1]}", spaced)
             i = found.end()
-        elif name in ("hat", "vec") and (found := re.compile(r"\s*\{?\s*(?:\\mathbf\s*)?\{?\\?([ijk])(?:math)?(?![A-Za-z])\}?\s*\}?").match(text, i)):
+        elif name in ("hat", "vec") and (
+            found := re.compile(r"\s*\{?\s*(?:\\mathbf\s*)?\{?\\?([ijk])(?:math)?(?![A-Za-z])\}?\s*\}?").match(text, i)
+        ):
             self.add("sym", found[1] + "̂", spaced)
             i = found.end()
         elif name in ACCENTS:
             i = self.accent(name, text, i, spaced)
+        elif name == "not":
+            found = re.compile(r"\s*(=|\\in(?![a-z])|\\equiv(?![a-z]))").match(text, i)
+            if not found or found[1] != "=":
+                raise Unreadable("a relation that is negated")
+            self.add("cmd", "ne", spaced)
+            i = found.end()
         elif name in ("{", "}"):
             self.depth += 1 if name == "{" else -1
             self.add("\\" + name, "", spaced)
@@ -482,7 +572,9 @@ class Lexer:
 def repeating(digits: str) -> Fraction:
     r"""Returns the value of 0.1\overline{6}, .\bar 3, 0.\dot{1}4\dot{2}, 0.(3)."""
     whole, _, rest = digits.partition(".")
-    found = re.match(r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))", rest)
+    found = re.match(
+        r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))", rest
+    )
     if not found:
         raise Unreadable(digits)
     fixed = (whole or "0") + found[1]
@@ -496,8 +588,25 @@ RELATIONS = {"=", "<", ">", "le", "ge", "ne", "approx", "equiv", "in"}
 SEPARATORS = {",", ";", "\\\\"}
 OPENING = {"(", "[", "\\{", "langle", "lfloor", "lceil", "open|"}
 CLOSING = {")", "]", "\\}", "rangle", "rfloor", "rceil", "close|", "}", "end", "&"}
+LEAD_NOUNS = {"or", "base", "root", "roots", "minimum", "maximum", "remainder", "power"}  # the minimum is 5
+LEAD_WORDS = set(  # words that may stand before a value without a colon or a verb
+    "we get got have obtain either both the number numbers value values answer answers ratio final result total sum rs there"
+    " is are then so thus hence therefore find equal equals pair pairs point points solution solutions roots".split()
+)
 LEAD_VERBS = {"is", "are", "equals", "be", "was", "has", "becomes"}
-APPROXIMATE = {"about", "approximately", "roughly", "around", "approx", "exactly", "only", "precisely", "therefore", "thus", "so"}
+APPROXIMATE = {
+    "about",
+    "approximately",
+    "roughly",
+    "around",
+    "approx",
+    "exactly",
+    "only",
+    "precisely",
+    "therefore",
+    "thus",
+    "so",
+}
 REMARKS = {"for", "where", "with", "here", "whenever", "since", "because", "as"}
 MEANINGFUL = {  # words after a number that make it another one, or several
     *"or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds fourth"
@@ -521,8 +630,15 @@ def outward_brackets(tokens: list[Token]) -> list[Token]:
         if token.kind == "]" and not open_commas:
             written[i] = Token("(", "", token.spaced)
             open_commas.append(False)
-        elif token.kind == "[" and open_commas and open_commas[-1] and (
-            following.kind in (",", ";", "word", ".") or following.kind == "cmd" and following.value in ("cup", "cap", "setminus")
+        elif (
+            token.kind == "["
+            and open_commas
+            and open_commas[-1]
+            and (
+                following.kind in (",", ";", "word", ".")
+                or following.kind == "cmd"
+                and following.value in ("cup", "cap", "setminus")
+            )
         ):
             written[i] = Token(")", "", token.spaced)
             open_commas.pop()
@@ -541,6 +657,7 @@ class Parser:
     def __init__(self, tokens: list[Token], loose: bool):
         self.tokens, self.i, self.loose = outward_brackets(tokens), 0, loose
         self.bars = 0  # vertical bars that are open
+        self.matrices = 0  # that are open
         self.in_set = False  # \{x | ...\}: a bar separates
 
     # ------------------------------------------------ tokens
@@ -619,9 +736,15 @@ class Parser:
             found = self.value().lower()
         elif kind == "run" and self.value() in CONNECTIVES:
             found = self.value()
+        elif kind == "&" and not self.matrices:
+            found = "and"
+        elif kind == "cmd" and self.value() == "cup":
+            found = "or"
         if found:
             self.i += 1
-            if found in (",", ";", "\\\\") and (self.word() in CONNECTIVES or self.kind() == "run" and self.value() in CONNECTIVES):
+            if found in (",", ";", "\\\\") and (
+                self.word() in CONNECTIVES or self.kind() == "run" and self.value() in CONNECTIVES
+            ):
                 return self.separator()
         return found
 
@@ -629,11 +752,15 @@ class Parser:
         """One item; None for a remark, such as k \\in \\mathbb{Z} after a comma."""
         while self.kind() in ("=", "approx", ":") or self.kind() == "cmd" and self.value() in ("therefore", "bullet"):
             self.i += 1
+        if self.kind() == "cmd" and self.value() in ("max", "min") and self.kind(1) == "=":
+            self.i += 2
         if self.kind() == "cmd" and self.value() == "forall" or self.word() in ("where", "for") and not first:
             self.skip_remark()
             return None
         self.lead_in()
-        if self.kind() == "word" and not (self.word() in ("negative", "minus") and self.kind(1) in ("num", "cmd", "run")):
+        if self.kind() == "word" and not (
+            self.word() in ("negative", "minus") and self.kind(1) in ("num", "cmd", "run")
+        ):
             words = self.words()
             if words is not None:
                 return words
@@ -641,7 +768,12 @@ class Parser:
         self.i += negative
         node = self.statement()
         node = self.tail(("neg", node) if negative else node)
-        if node[0] == "rel" and node[2] == ("in",) and not first and node[1][1] in (("sym", "set Z"), ("sym", "set N"), ("sym", "set R")):
+        if (
+            node[0] == "rel"
+            and node[2] == ("in",)
+            and not first
+            and node[1][1] in (("sym", "set Z"), ("sym", "set N"), ("sym", "set R"))
+        ):
             return None
         return node
 
@@ -674,8 +806,10 @@ class Parser:
         if self.tokens[i].kind in (":", "=") and i + 1 < end and self.kind() == "word":
             if not {w.value.lower() for w in self.tokens[self.i : i]} & {"not", "no"} and not self.choice(self.i, i):
                 self.i = i + 1
+        elif {w.value.lower() for w in self.tokens[self.i : i]} <= LEAD_WORDS:
+            self.i = i
         elif self.tokens[i - 1].value.lower() in LEAD_VERBS | APPROXIMATE:
-            if not {w.value.lower() for w in self.tokens[self.i : i]} & (MEANINGFUL - {"or", "base", "root", "roots"} | {"no"}):
+            if not {w.value.lower() for w in self.tokens[self.i : i]} & (MEANINGFUL - LEAD_NOUNS | {"no"}):
                 self.i = i
 
     def choice(self, start: int, end: int) -> bool:
@@ -691,8 +825,11 @@ class Parser:
             if split and (words[:1] != ["a"]):
                 joined = words[:split]
                 after = end
-                while after + 1 < len(self.tokens) and self.tokens[after].value == "and" and split == len(words) and any(
-                    m in [w.lower() for w in joined] for m in MAGNITUDES
+                while (
+                    after + 1 < len(self.tokens)
+                    and self.tokens[after].value == "and"
+                    and split == len(words)
+                    and any(m in [w.lower() for w in joined] for m in MAGNITUDES)
                 ):  # three hundred and five
                     more = [t.value for t in self.tokens[after : self.item_end(after + 1)] if t.kind == "word"]
                     if number_word(joined + more) is None:
@@ -701,10 +838,18 @@ class Parser:
                 self.i = start + split if after == end else after
                 return self.tail(("num", number_word(joined)))
         if all(t.kind in ("word", "num", "run", "-", "'", ".", "?", "!", "/", ":") for t in tokens):
-            unit = tokens[0].value in ("EUR", "GBP", "yen", "rupee", "USD") or tokens[0].value.lower() in ("mod", "radius")
-            if not unit and not (len(tokens) > 1 and tokens[1].kind in ("/", ":", "'", "-", "num") and len(tokens[0].value) == 1):
+            unit = tokens[0].value in ("EUR", "GBP", "yen", "rupee", "USD") or tokens[0].value.lower() in (
+                "mod",
+                "radius",
+            )
+            if not unit and not (
+                len(tokens) > 1 and tokens[1].kind in ("/", ":", "'", "-", "num") and len(tokens[0].value) == 1
+            ):
                 self.i = end
-                spelled = [str(t.value[1]) if t.kind == "num" else t.value if t.kind in ("word", "run") else t.kind for t in tokens]
+                spelled = [
+                    str(t.value[1]) if t.kind == "num" else t.value if t.kind in ("word", "run") else t.kind
+                    for t in tokens
+                ]
                 return ("text", tuple(w for w in spelled if w not in (".", "!")))
         return None
 
@@ -727,15 +872,24 @@ class Parser:
                 if bracket:
                     self.expect(")")
                 node = ("mod", node, modulus)
-            elif self.kind() == "(" and self.word(1) == "base" or word == "base":
-                bracket = self.accept("(")
+            elif (
+                self.kind() == "("
+                and self.word(1) == "base"
+                or word == "base"
+                or word == "in"
+                and self.word(1) == "base"
+            ):
+                bracket = self.accept("(") or word == "in" and self.accept("word") and False
                 self.i += 1
                 node = based(node, self.subscript())
                 if bracket:
                     self.expect(")")
             elif word in MAGNITUDES or singular(word) in MAGNITUDES and node[0] == "num":
                 self.i += 1
-                node = ("mul", (node, ("num", Fraction(10) ** MAGNITUDES[word if word in MAGNITUDES else singular(word)])))
+                node = (
+                    "mul",
+                    (node, ("num", Fraction(10) ** MAGNITUDES[word if word in MAGNITUDES else singular(word)])),
+                )
             elif word in COUNTS or singular(word) in COUNTS:
                 self.i += 1
                 node = ("mul", (node, ("num", Fraction(COUNTS[word if word in COUNTS else singular(word)]))))
@@ -745,10 +899,17 @@ class Parser:
             elif word in DEGREES and self.word(1) not in ("celsius", "fahrenheit", "c", "f"):
                 self.i += 1
                 node = ("deg", node)
+            elif word in DEGREES:
+                self.i += 2
+                node = ("qty", node, *unit_of("°" + self.tokens[self.i - 1].value[0].upper()))
             elif word in RADIANS:
                 self.i += 1
                 node = ("call", "rad", (node,))
-            elif word in ("a", "p") and self.word(1) == "m" or word in ("am", "pm", "noon", "midnight", "oclock", "o'clock"):
+            elif (
+                word in ("a", "p")
+                and self.word(1) == "m"
+                or word in ("am", "pm", "noon", "midnight", "oclock", "o'clock")
+            ):
                 self.i += 1 + (word in ("a", "p"))
                 node = clock(node, word)
             elif word in REMARKS or self.kind() == "cmd" and self.value() == "forall" or word == "(":
@@ -767,7 +928,11 @@ class Parser:
                     self.expect(")")
                 else:
                     return node
-            elif self.kind() == "cmd" and (self.value() != "frac" or self.kind(2) != "word") and self.value() not in ("mu", "Omega"):
+            elif (
+                self.kind() == "cmd"
+                and (self.value() != "frac" or self.kind(2) != "word")
+                and self.value() not in ("mu", "Omega")
+            ):
                 return node
             else:
                 unit = self.unit(numeric=literal(node))
@@ -818,14 +983,27 @@ class Parser:
             if word in ("square", "sq", "cubic", "cu"):
                 pending, self.i, found = 2 if word[0] == "s" else 3, self.i + 1, True
                 continue
-            if found and word in ("squared", "cubed"):
-                break
+            if word in ("squared", "cubed"):
+                if found or self.kind(1) != "word":
+                    break
+                pending, self.i, found = 2 if word[0] == "s" else 3, self.i + 1, True
+                continue
             if kind == "deg" or kind == "^" and self.circle():
                 name = self.temperature()
                 if name is None:
                     break
             elif kind == "word" or kind == "cmd" and self.value() == "Omega" and (numeric and self.loose or found):
-                if word in CONNECTIVES or word in ("mod", "for", "base", "where", "am", "pm", "radians", "degrees", "percent"):
+                if word in CONNECTIVES or word in (
+                    "mod",
+                    "for",
+                    "base",
+                    "where",
+                    "am",
+                    "pm",
+                    "radians",
+                    "degrees",
+                    "percent",
+                ):
                     break
                 if word in MEANINGFUL or word in REMARKS and not found:
                     if found:
@@ -833,12 +1011,28 @@ class Parser:
                     raise Unreadable(f"the word {word} changes the value")
                 name = "Ω" if kind == "cmd" else self.value()
                 self.i += 1
-            elif kind == "cmd" and self.value() == "mu" and self.kind(1) in ("run", "word") and (self.loose or self.kind(1) == "word"):
+            elif (
+                kind in ("run", "word")
+                and self.value() in ("k", "M", "m")
+                and (self.kind(1), self.value(1)) == ("cmd", "Omega")
+            ):
+                name = self.value() + "Ω"
+                self.i += 2
+            elif (
+                kind == "cmd"
+                and self.value() == "mu"
+                and self.kind(1) in ("run", "word")
+                and (self.loose or self.kind(1) == "word")
+            ):
                 name = "μ" + self.value(1)
                 if unit_of(name) is None:
                     break
                 self.i += 2
-            elif kind == "run" and (numeric and self.loose and self.tokens[self.i].spaced or found) and unit_of(self.value()):
+            elif (
+                kind == "run"
+                and (numeric and self.loose and self.tokens[self.i].spaced or found)
+                and unit_of(self.value())
+            ):
                 name = self.value()
                 symbols += 1
                 self.i += 1
@@ -859,13 +1053,34 @@ class Parser:
             power *= divide * pending
             divide, pending = 1, 1
             known = unit_of(name)
-            if known and len(name) == 1 and kind == "word" and not numeric and not self.tokens[start].spaced and name.islower():
+            if (
+                known
+                and len(name) == 1
+                and kind == "word"
+                and not numeric
+                and not self.tokens[start].spaced
+                and name.islower()
+            ):
                 pass
             if known:
                 scale *= known[0] ** power
                 for base, exponent in known[1]:
                     dimension[base] = dimension.get(base, 0) + exponent * power
-            elif name.lower() not in ("of", "the", "a", "an", "them", "in", "total", "each", "long", "wide", "tall", "away", "old"):
+            elif name.lower() not in (
+                "of",
+                "the",
+                "a",
+                "an",
+                "them",
+                "in",
+                "total",
+                "each",
+                "long",
+                "wide",
+                "tall",
+                "away",
+                "old",
+            ):
                 noun = "noun " + singular(name.lower())
                 if noun == "noun unit" or noun not in dimension:
                     dimension[noun] = dimension.get(noun, 0) + power
@@ -936,7 +1151,13 @@ class Parser:
 
     def set_expression(self) -> tuple:
         node = self.sum()
-        while self.kind() == "cmd" and self.value() in ("cup", "cap", "setminus") or self.kind() == "run" and self.value() == "U":
+        while (
+            self.kind() == "cmd"
+            and self.value() in ("cup", "cap", "setminus")
+            and not self.relation_ahead()
+            or self.kind() == "run"
+            and self.value() == "U"
+        ):
             if self.kind() == "run" and node[0] not in ("tuple", "set", "union"):
                 break
             kind = {"cup": "union", "cap": "inter", "setminus": "minus", "U": "union"}[self.value()]
@@ -946,6 +1167,22 @@ class Parser:
             self.i += 1
             node = ("minus", node, self.sum())
         return node
+
+    def relation_ahead(self) -> bool:
+        """Whether \\cup stands between statements, x < 1 \\cup x > 2, rather than between sets."""
+        depth, i = 0, self.i + 1
+        while i < len(self.tokens):
+            kind, value, _ = self.tokens[i]
+            if kind in OPENING or kind == "{":
+                depth += 1
+            elif kind in CLOSING:
+                depth -= 1
+            if depth < 0 or depth == 0 and (kind in SEPARATORS or kind == "word" or (kind, value) == ("cmd", "cup")):
+                return False
+            if depth == 0 and (kind in RELATIONS or kind == "cmd" and value in RELATIONS):
+                return True
+            i += 1
+        return False
 
     # ------------------------------------------------ expressions
 
@@ -966,6 +1203,9 @@ class Parser:
                 signs += 1
             if terms and not signs:
                 break
+            if terms == [("sym", "set R")] and self.kind() == "\\{":  # the reals without a set
+                self.i -= 1
+                break
             if terms and not self.starts_primary():
                 raise Unreadable("a sign at the end")
             term = self.product()
@@ -985,7 +1225,21 @@ class Parser:
         if kind == "|":
             return True
         return kind == "cmd" and self.value() not in (
-            *("cup", "cap", "setminus", "pm", "mp", "mid", "over", "choose", "circ", "to", "therefore", "forall", "exists"),
+            *(
+                "cup",
+                "cap",
+                "setminus",
+                "pm",
+                "mp",
+                "mid",
+                "over",
+                "choose",
+                "circ",
+                "to",
+                "therefore",
+                "forall",
+                "exists",
+            ),
         )
 
     def juxtaposed(self) -> bool:
@@ -995,7 +1249,13 @@ class Parser:
             return not self.bars and not self.in_set
         if kind == "cmd" and self.value() == "ldots":
             return False
-        if kind == "cmd" and self.value() == "frac" and self.kind(1) == "{" and self.kind(2) == "word" and unit_of(self.value(2)):
+        if (
+            kind == "cmd"
+            and self.value() == "frac"
+            and self.kind(1) == "{"
+            and self.kind(2) == "word"
+            and unit_of(self.value(2))
+        ):
             return False
         if kind in ("[", "\\{", "langle"):
             return kind == "[" and self.bracket_group()
@@ -1003,12 +1263,16 @@ class Parser:
             return False
         if kind == "run" and self.value() == "U" and self.kind(1) in ("(", "["):
             return False
-        if kind == "(" and (self.word(1) in ("mod", "base", "since", "or") or self.kind(1) == "word" and len(self.value(1)) > 1):
+        if kind == "(" and (
+            self.word(1) in ("mod", "base", "since", "or") or self.kind(1) == "word" and len(self.value(1)) > 1
+        ):
             return False
         if kind == "num":
             before = self.tokens[self.i - 1]
-            return before.kind not in ("num", "run", "sym") or before.kind == "run" and (
-                self.tokens[self.i].spaced or self.kind(1) == "^" and len(before.value) == 1
+            return (
+                before.kind not in ("num", "run", "sym")
+                or before.kind == "run"
+                and (self.tokens[self.i].spaced or self.kind(1) == "^" and len(before.value) == 1)
             )
         return self.starts_primary()
 
@@ -1030,7 +1294,13 @@ class Parser:
         factors = []
         while True:
             greek = self.kind() == "cmd" and self.value() in ("Omega", "mu")
-            if (self.kind() == "run" or greek) and factors and self.loose and literal(product_of(factors)) and self.unit_ahead():
+            if (
+                (self.kind() == "run" or greek)
+                and factors
+                and self.loose
+                and literal(product_of(factors))
+                and self.unit_ahead()
+            ):
                 break
             if not factors or self.juxtaposed():
                 start = self.i
@@ -1062,7 +1332,7 @@ class Parser:
         start = self.i
         if not self.tokens[start].spaced or self.value() in ("e", "i"):
             return False
-        if self.kind() == "run" and unit_of(self.value()) is None:
+        if self.kind() == "run" and unit_of(self.value()) is None and self.value(1) != "Omega":
             return False
         try:
             unit = self.unit(numeric=True)
@@ -1079,11 +1349,15 @@ class Parser:
         if "." in self.tokens[start].value[1]:
             return factor
         save, mixed = self.i, None
-        if self.kind() == "cmd" and self.value() == "frac":
+        if self.kind() == "cmd" and self.value() == "frac" and self.juxtaposed():
             fraction = self.primary()
             if self.kind() != "^" or self.circle():
                 parts = [fraction[1], fraction[2]] if fraction[0] == "div" else []
-                if all(p[0] == "num" and p[1].denominator == 1 for p in parts) and parts and 0 < parts[0][1] < parts[1][1]:
+                if (
+                    all(p[0] == "num" and p[1].denominator == 1 for p in parts)
+                    and parts
+                    and 0 < parts[0][1] < parts[1][1]
+                ):
                     mixed = ("num", factor[1] + parts[0][1] / parts[1][1])
         elif self.kind() == "num" and self.kind(1) == "/" and self.kind(2) == "num" and self.tokens[self.i].spaced:
             top, bottom = self.value()[0], self.value(2)[0]
@@ -1184,12 +1458,16 @@ class Parser:
             self.i += 1
             return named(token.value)
         if len(token.value) > 1:
-            self.tokens[self.i : self.i + 1] = [Token("run", token.value[0], token.spaced), Token("run", token.value[1:], False)]
+            self.tokens[self.i : self.i + 1] = [
+                Token("run", token.value[0], token.spaced),
+                Token("run", token.value[1:], False),
+            ]
         self.i += 1
         return named(self.tokens[self.i - 1].value)
 
     def subscript(self) -> str:
         """The text of a subscript, its spaces and braces dropped."""
+
         def spell(token: Token) -> str:
             if token.kind == "num":
                 return token.value[1]
@@ -1264,6 +1542,11 @@ class Parser:
     def run(self, whole_run: bool) -> tuple:
         """Letters in italics: a function, a named letter, a variable, or their product."""
         value = self.value()
+        if (
+            re.fullmatch("d[A-Za-z]", value) and self.kind(1) == "/" and re.fullmatch("d[A-Za-z]", str(self.value(2)))
+        ):  # dy/dx
+            self.i += 3
+            return ("sym", f"{value[1]}'|{self.tokens[self.i - 1].value[1]}")
         if value in PLAIN_FUNCTIONS and (len(value) > 2 or value in ("ln", "lg")):
             self.i += 1
             return self.function(value)
@@ -1272,7 +1555,13 @@ class Parser:
             return self.indexed(named(value))
         for name in sorted(PLAIN_FUNCTIONS, key=len, reverse=True):  # sinx, xsinx
             at = value.find(name)
-            if at in (0, 1) and len(name) > 1 and len(value) - len(name) <= 2 and (len(name) > 2 or name == "ln") and value != name:
+            if (
+                at in (0, 1)
+                and len(name) > 1
+                and len(value) - len(name) <= 2
+                and (len(name) > 2 or name == "ln")
+                and value != name
+            ):
                 pieces = [p for p in (value[:at], name, value[at + len(name) :]) if p]
                 self.tokens[self.i : self.i + 1] = [Token("run", p, self.tokens[self.i].spaced) for p in pieces]
                 return self.run(whole_run)
@@ -1305,13 +1594,23 @@ class Parser:
 
     def call_of(self, node: tuple) -> tuple:
         """A name with its arguments: f(x), x(t), S(101), I(0), C(n, 2); x(x+1) remains a product."""
-        if node[0] != "sym" or self.kind() != "(" or self.tokens[self.i].spaced and not node[1].rstrip("'")[:1] in "fghFGHPTu":
+        if (
+            node[0] != "sym"
+            or self.kind() != "("
+            or self.tokens[self.i].spaced
+            and not node[1].rstrip("'")[:1] in "fghFGHPTu"
+        ):
             if node[0] == "sym" and node[1] in self.FUNCTION_LETTERS and self.kind() in ("'", "''"):
                 return node
             return node
         name = node[1].split("_")[0].rstrip("'")
         simple = self.kind(2) == ")" and self.kind(1) in ("num", "run", "sym", "cmd") and len(str(self.value(1))) >= 1
-        if self.kind(1) == "run" and len(self.value(1)) > 1 and self.value(1) not in PLAIN_NAMES and not self.value(1).isupper():
+        if (
+            self.kind(1) == "run"
+            and len(self.value(1)) > 1
+            and self.value(1) not in PLAIN_NAMES
+            and not self.value(1).isupper()
+        ):
             simple = False
         if self.kind(1) == "cmd" and self.value(1) not in GREEK_NAMES | {"infty"}:
             simple = False
@@ -1422,6 +1721,7 @@ class Parser:
     def matrix(self) -> tuple:
         name = self.value()
         self.expect("begin")
+        self.matrices += 1
         rows = [[]]
         while not (self.kind() == "end"):
             if self.kind() == "&":
@@ -1439,6 +1739,7 @@ class Parser:
                 if self.kind() not in ("&", "\\\\", "end"):
                     raise Unreadable("a cell of a matrix")
         self.i += 1
+        self.matrices -= 1
         rows = tuple(tuple(row) for row in rows if row)
         if not rows or len({len(row) for row in rows}) != 1 or name == "cases":
             raise Unreadable("rows of different lengths")
@@ -1529,15 +1830,30 @@ class Parser:
         for _ in range(2):
             if end >= len(self.tokens) or self.tokens[end].kind != "{":
                 return None
-            close = next((j for j in range(end, len(self.tokens)) if self.tokens[j].kind == "}" and
-                          sum(t.kind == "{" for t in self.tokens[end:j]) - sum(t.kind == "}" for t in self.tokens[end:j]) == 1), None)
+            close = next(
+                (
+                    j
+                    for j in range(end, len(self.tokens))
+                    if self.tokens[j].kind == "}"
+                    and sum(t.kind == "{" for t in self.tokens[end:j]) - sum(t.kind == "}" for t in self.tokens[end:j])
+                    == 1
+                ),
+                None,
+            )
             if close is None:
                 return None
             parts.append(self.tokens[end + 1 : close])
             end = close + 1
+
         def spelled(tokens: list[Token]) -> str:
             return "".join(
-                t.value[1] if t.kind == "num" else f"\\{t.value} " if t.kind == "cmd" else t.value if t.kind in ("run", "word", "sym") else t.kind
+                t.value[1]
+                if t.kind == "num"
+                else f"\\{t.value} "
+                if t.kind == "cmd"
+                else t.value
+                if t.kind in ("run", "word", "sym")
+                else t.kind
                 for t in tokens
             )
 
@@ -1634,7 +1950,9 @@ class Parser:
         factors = []
         while not factors or self.juxtaposed():
             name = self.value() if self.kind() in ("cmd", "run") else ""
-            if factors and (self.kind() in ("(", "[", "{") or name in FUNCTIONS | PLAIN_FUNCTIONS or name in ("sum", "sqrt")):
+            if factors and (
+                self.kind() in ("(", "[", "{") or name in FUNCTIONS | PLAIN_FUNCTIONS or name in ("sum", "sqrt")
+            ):
                 break
             start = self.i
             factor = self.power()
@@ -1655,7 +1973,12 @@ def names_in(node) -> set[str]:
 def is_condition(item: tuple, value: tuple) -> bool:
     """Whether the second of two items says for which names the first holds: n^2, n \\ge 1."""
     ordered = item[0] == "rel" and set(item[2]) <= {"<", ">", "le", "ge", "ne"}
-    return ordered and value[0] in ("add", "mul", "div", "pow", "call", "sym", "neg") and bool(names_in(item)) and names_in(item) <= names_in(value)
+    return (
+        ordered
+        and value[0] in ("add", "mul", "div", "pow", "call", "sym", "neg")
+        and bool(names_in(item))
+        and names_in(item) <= names_in(value)
+    )
 
 
 def product_of(factors: list[tuple]) -> tuple:
@@ -1698,12 +2021,26 @@ def raised(node: tuple, exponent: tuple) -> tuple:
     """A power; T over a single capital letter or a matrix is the transpose, * and the like make a name."""
     if node[0] == "sym" and exponent in (("sym", "*"), ("sym", "dagger")):
         return ("sym", node[1] + "^" + exponent[1])
+    if exponent == ("sym", "T") and node[0] == "tuple":
+        return node
     if exponent == ("sym", "T") and (node[0] == "mat" or node[0] == "sym" and len(node[1]) == 1 and node[1].isupper()):
         return ("sym", node[1] + "^T") if node[0] == "sym" else ("mat", tuple(zip(*node[1], strict=True)))
     return ("pow", node, exponent)
 
 
-BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}
+BASES = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "twelve": 12,
+    "sixteen": 16,
+}
 
 
 def based(node: tuple, subscript: str) -> tuple:
@@ -1720,7 +2057,12 @@ def based_digits(sign: str, whole: str, fraction: str, base: int) -> tuple:
         value = Fraction(int(digits, base), base ** len(fraction))
     except ValueError:
         raise Unreadable("a digit that its base lacks") from None
-    return ("base", -value if sign else value, base, Fraction(sign + whole + (f".{fraction}" if fraction else "")) if digits.isdigit() else None)
+    return (
+        "base",
+        -value if sign else value,
+        base,
+        sign + whole.upper() + (f".{fraction.upper()}" if fraction else ""),
+    )
 
 
 def clock(node: tuple, word: str) -> tuple:
@@ -1740,7 +2082,11 @@ def regroup(items: list[tuple], separators: list[str]) -> tuple:
             groups[-1].append(item)
         else:
             groups.append([item])
-    return ("list", tuple(("list", tuple(g), (",",) * (len(g) - 1)) if len(g) > 1 else g[0] for g in groups), (";",) * (len(groups) - 1))
+    return (
+        "list",
+        tuple(("list", tuple(g), (",",) * (len(g) - 1)) if len(g) > 1 else g[0] for g in groups),
+        (";",) * (len(groups) - 1),
+    )
 
 
 BASED = re.compile(r"(-?)\(?([0-9A-Za-z]+)(?:\.([0-9A-Za-z]+))?\)?_(?:\{\(?(\d{1,2}|[a-z]+)\)?\}|(\d{1,2}))\.?")
@@ -1758,7 +2104,11 @@ def whole_based(text: str) -> tuple | None:
         return None
     base = BASES.get(found[4] or found[5]) or (int(found[4] or found[5]) if (found[4] or found[5]).isdigit() else 0)
     whole, letters = found[2], re.search("[A-Za-z]", found[2])
-    if not 2 <= base <= 36 or letters and (base <= 10 or len(whole) < 2 or not re.fullmatch("[0-9A-Z]+|[0-9a-z]+", whole)):
+    if (
+        not 2 <= base <= 36
+        or letters
+        and (base <= 10 or len(whole) < 2 or not re.fullmatch("[0-9A-Z]+|[0-9a-z]+", whole))
+    ):
         return None
     return based_digits(found[1], whole, found[3] or "", base)
 

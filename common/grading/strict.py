@@ -59,7 +59,9 @@ def spelling(text: str) -> str:
     text = re.sub(r"\\(?:left|right|displaystyle|quad|qquad|bigl|bigr|Bigl|Bigr)(?![A-Za-z])|\\[!,;: ]", " ", text)
     text = re.sub(r"\\[\[\]()]|(?<!\\)\$", "", text)
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
-    text = re.sub(r"(?<![\dA-Za-z]) | (?![\dA-Za-z])|(?<=[A-Za-z]) (?=\d)|(?<=\d) (?=[A-Za-z])", "", re.sub(r"\s+", " ", text))
+    text = re.sub(
+        r"(?<![\dA-Za-z]) | (?![\dA-Za-z])|(?<=[A-Za-z]) (?=\d)|(?<=\d) (?=[A-Za-z])", "", re.sub(r"\s+", " ", text)
+    )
     return text.strip().rstrip(".").strip()
 
 
@@ -72,13 +74,20 @@ def compare(answer: str, gold: str, tolerance: float) -> bool:
     g = read(gold)
     if g is None:
         return False
+    if g[0] == "base" and spelling(answer).strip("()") == g[3]:
+        return True
     value = g[1] if g[0] == "qty" else g
     plain = not unknowns(value)
     tried = set()
     for loose, commas in ((False, "auto"), (True, "auto"), (False, "number"), (False, "list")):
         if loose and not (plain and value[0] not in ("text", "set", "rel")):
             continue
-        if commas == "number" and not (plain and value[0] in NUMERIC) or commas == "list" and value[0] not in ("list", "set"):
+        if (
+            commas == "number"
+            and not (plain and value[0] in NUMERIC)
+            or commas == "list"
+            and value[0] not in ("list", "set")
+        ):
             continue
         a = read(answer, loose, commas)
         if a is None or a in tried:
@@ -105,14 +114,26 @@ class Context:
 
 def gold_choice(gold: str) -> str | None:
     r"""Returns the letter of a gold answer that is a choice: C, (C), \text{(C)}; with its text: \text{(A)} 0."""
-    plain = re.sub(r"\\(?:text\w{0,6}|math\w\w|boldsymbol|mbox|bf|rm|boxed|left|right)(?![A-Za-z])|[{}$\s]|\\[,;:! \[\]()]", "", gold)
-    found = re.fullmatch(r"\(([A-J])\)[.,]?", plain) or re.fullmatch(r"([A-J])[.,]?", plain) or re.match(r"\(([A-J])\)[^,(]", plain)
+    plain = re.sub(
+        r"\\(?:text\w{0,6}|math\w\w|boldsymbol|mbox|bf|rm|boxed|left|right)(?![A-Za-z])|[{}$\s]|\\[,;:! \[\]()]",
+        "",
+        gold,
+    )
+    found = (
+        re.fullmatch(r"\(([A-J])\)[.,]?", plain)
+        or re.fullmatch(r"([A-J])[.,]?", plain)
+        or re.match(r"\(([A-J])\)[^,(]", plain)
+    )
     return found[1] if found else None
 
 
 def same_choice(answer: str, letter: str) -> bool:
     r"""Compares a choice, with or without brackets and its text: C, (C), \textbf{(C)}\ 12, C. 12, Option C."""
-    plain = re.sub(r"\\(?:text\w{0,6}|math\w\w|boldsymbol|mbox|bf|rm|boxed|left|right|quad|qquad)(?![A-Za-z])|[{}$]|\\[,;:! \[\]()]|~", " ", answer)
+    plain = re.sub(
+        r"\\(?:text\w{0,6}|math\w\w|boldsymbol|mbox|bf|rm|boxed|left|right|quad|qquad)(?![A-Za-z])|[{}$]|\\[,;:! \[\]()]|~",
+        " ",
+        answer,
+    )
     plain = re.sub(r"\s+", " ", plain).strip()
     plain = re.sub(r"^(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is|:)? )+", "", plain, flags=re.I)
     found = re.fullmatch(r"([A-Z])\s?[.,]?", plain) or re.match(r"\(\s?([A-Z])\s?\)(?!\s?(?:,|and\b|or\b|&|\())", plain)
@@ -120,11 +141,23 @@ def same_choice(answer: str, letter: str) -> bool:
     return found is not None and found[1] == letter
 
 
+def is_row(letters: str) -> bool:
+    """Whether letters are compared as a row: all capitals, or a capital and small letters with a vowel among them."""
+    return (
+        len(letters) > 1
+        and letters.isascii()
+        and letters.isalpha()
+        and (letters.isupper() or letters.istitle() and bool(set(letters.lower()) & set("aeiou")))
+    )
+
+
 def capitals(text: str) -> list[str] | None:
     """Returns the sides of an answer that is a row of letters with a capital, or an equation of two: ACF, MR=SRMC."""
-    plain = re.sub(r"\\(?:text\w{0,6}|math\w\w|mbox|bf|rm|boldsymbol)(?![A-Za-z])|[{}$~]|\\[,;:! \[\]()]", "", text).strip()
+    plain = re.sub(
+        r"\\(?:text\w{0,6}|math\w\w|mbox|bf|rm|boldsymbol)(?![A-Za-z])|[{}$~]|\\[,;:! \[\]()]", "", text
+    ).strip()
     sides = [side.strip().rstrip(".") for side in plain.split("=")]
-    if len(sides) > 2 or not all(re.fullmatch("[A-Za-z]{2,}", side) and not side.islower() for side in sides[-1:]):
+    if len(sides) > 2 or not is_row(sides[-1]):
         return None
     if len(sides) == 2 and not re.fullmatch("[A-Za-z]+", sides[0]):
         return None
@@ -213,10 +246,17 @@ def same(a: Node, g: Node, context: Context) -> bool:
     if g[0] == "rel" and a[0] != "rel" and (found := name_and_value(g)) and g[2] != ("in",) and named_values(a) is None:
         return same(a, found[1], context)
     kind, gold_kind = a[0], g[0]
-    if gold_kind == "set" and len(g[1]) == 1 and (kind not in ("set", "builder", "union", "tuple") or kind == g[1][0][0]):
+    if (
+        gold_kind == "set"
+        and len(g[1]) == 1
+        and g[1][0][0] != "set"
+        and (kind not in ("set", "builder", "union", "tuple") or kind == g[1][0][0])
+    ):
         return same(a, g[1][0], context)
-    if kind == "set" and len(a[1]) == 1 and (
-        gold_kind not in ("set", "builder", "union", "tuple", "inter", "minus") or gold_kind == a[1][0][0]
+    if (
+        kind == "set"
+        and len(a[1]) == 1
+        and (gold_kind not in ("set", "builder", "union", "tuple", "inter", "minus") or gold_kind == a[1][0][0])
     ):
         return same(a[1][0], g, context)
     if kind == "text" and region_of(a) or gold_kind == "text" and region_of(g):
@@ -272,10 +312,10 @@ def simplified(node: Node) -> Node:
             return ("num", -inner[1])
         if inner[0] == "mat":
             return ("mat", tuple(tuple(simplified(("neg", cell)) for cell in row) for row in inner[1]))
-        if inner[0] in ("qty", "pct", "deg", "base"):
-            return (inner[0], simplified(("neg", inner[1])) if inner[0] != "base" else -inner[1], *inner[2:3], *[
-                -x if inner[0] == "base" and x is not None else x for x in inner[3:]
-            ])
+        if inner[0] in ("qty", "pct", "deg"):
+            return (inner[0], simplified(("neg", inner[1])), *inner[2:])
+        if inner[0] == "base":
+            return ("base", -inner[1], inner[2], inner[3][1:] if inner[3][0] == "-" else "-" + inner[3])
         if inner[0] == "tuple" and inner[1:3] in (("(", ")"), ("[", "]")):
             return ("tuple", *inner[1:3], tuple(simplified(("neg", item)) for item in inner[3]))
         return ("neg", inner)
@@ -284,8 +324,10 @@ def simplified(node: Node) -> Node:
         special = [f for f in factors if f[0] in ("mat", "qty", "tuple", "deg", "pct", "list", "set", "rel", "text")]
         if len(special) == 1 and special[0][0] in ("mat", "tuple"):
             rest = product_of([f for f in factors if f is not special[0]])
+
             def scaled(cell):
                 return simplified(("mul", (rest, cell)))
+
             if special[0][0] == "mat":
                 return ("mat", tuple(tuple(scaled(cell) for cell in row) for row in special[0][1]))
             return ("tuple", *special[0][1:3], tuple(scaled(item) for item in special[0][3]))
@@ -319,13 +361,20 @@ def simplified(node: Node) -> Node:
         terms = [simplified(t) for t in node[1]]
         if all(t[0] == "num" for t in terms):
             return ("num", sum(t[1] for t in terms))
-        if all(t[0] in ("qty", "pct") for t in terms) and len({t[0] for t in terms}) == 1 and len({t[2:] for t in terms}) == 1:
+        if (
+            all(t[0] in ("qty", "pct") for t in terms)
+            and len({t[0] for t in terms}) == 1
+            and len({t[2:] for t in terms}) == 1
+        ):
             return (terms[0][0], simplified(("add", tuple(t[1] for t in terms))), *terms[0][2:])
         if all(t[0] == "mat" for t in terms) and len({(len(t[1]), len(t[1][0])) for t in terms}) == 1:
-            return ("mat", tuple(
-                tuple(simplified(("add", cells)) for cells in zip(*rows, strict=True))
-                for rows in zip(*(t[1] for t in terms), strict=True)
-            ))
+            return (
+                "mat",
+                tuple(
+                    tuple(simplified(("add", cells)) for cells in zip(*rows, strict=True))
+                    for rows in zip(*(t[1] for t in terms), strict=True)
+                ),
+            )
         return ("add", tuple(terms))
     if kind == "pow":
         base, exponent = simplified(node[1]), simplified(node[2])
@@ -350,11 +399,20 @@ def simplified(node: Node) -> Node:
             return inner
         return ("qty", inner, *node[2:])
     return tuple(
-        simplified(p) if isinstance(p, tuple) and p and isinstance(p[0], str) and isinstance(p, tuple) and p[0] in NODE_KINDS
-        else tuple(simplified(q) if isinstance(q, tuple) else tuple(simplified(r) for r in q) if isinstance(q, list) else q for q in p)
+        simplified(p)
+        if isinstance(p, tuple) and p and isinstance(p[0], str) and isinstance(p, tuple) and p[0] in NODE_KINDS
+        else tuple(
+            simplified(q) if isinstance(q, tuple) else tuple(simplified(r) for r in q) if isinstance(q, list) else q
+            for q in p
+        )
         if isinstance(p, tuple) and p and isinstance(p[0], tuple) and p[0] and p[0][0] in NODE_KINDS
         else tuple(tuple(simplified(r) for r in q) for q in p)
-        if isinstance(p, tuple) and p and isinstance(p[0], tuple) and p[0] and isinstance(p[0][0], tuple) and kind == "mat"
+        if isinstance(p, tuple)
+        and p
+        and isinstance(p[0], tuple)
+        and p[0]
+        and isinstance(p[0][0], tuple)
+        and kind == "mat"
         else p
         for p in node
     )
@@ -508,7 +566,9 @@ def same_based(a: Node, g: Node, context: Context) -> bool:
     if a[0] == "base" and g[0] == "base":
         return a[1] == g[1] and a[2] in (g[2], 10)
     if g[0] == "base":
-        return a[0] == "num" and (a[1] == g[1] or a[1] == g[3])
+        return a[0] == "num" and (
+            a[1] == g[1] or g[3].replace(".", "").lstrip("-").isdigit() and a[1] == Fraction(g[3])
+        )
     return g[0] == "num" and a[1] == g[1]
 
 
@@ -539,16 +599,23 @@ def same_ratio(a: Node, g: Node, context: Context) -> bool:
         if a[0] == g[0] == "time" or len(left) != len(right):
             return False
         return all(
-            same_value(("mul", (x, right[0])), ("mul", (y, left[0])), Context(0.0)) for x, y in zip(left, right, strict=True)
+            same_value(("mul", (x, right[0])), ("mul", (y, left[0])), Context(0.0))
+            for x, y in zip(left, right, strict=True)
         ) and not values_are_zero(left, right)
     if right and len(right) == 2 and a[0] == "div":
         return same_value(a, ("div", *right), context)
     if right and len(right) == 2 and a[0] == "num" and a[1].denominator != 1:
         return same_value(a, ("div", *right), context)
     if left and len(left) == 2 and g[0] in ("div", "num"):
-        return g[0] == "num" and g[1].denominator == 1 and left[1] == ("num", Fraction(1)) and same_value(
-            left[0], g, context
-        ) or g[0] == "num" and g[1].denominator != 1 and same_value(("div", *left), g, context)
+        return (
+            g[0] == "num"
+            and g[1].denominator == 1
+            and left[1] == ("num", Fraction(1))
+            and same_value(left[0], g, context)
+            or g[0] == "num"
+            and g[1].denominator != 1
+            and same_value(("div", *left), g, context)
+        )
     return False
 
 
@@ -562,7 +629,13 @@ def same_time(a: Node, g: Node) -> bool:
         return False
 
     def minutes(node: Node) -> int:
-        hour = node[1] % 12 + 12 if node[3] == "pm" and node[1] <= 12 else 0 if node[3] == "am" and node[1] == 12 else node[1]
+        hour = (
+            node[1] % 12 + 12
+            if node[3] == "pm" and node[1] <= 12
+            else 0
+            if node[3] == "am" and node[1] == 12
+            else node[1]
+        )
         return 60 * hour + node[2]
 
     if a[3] and g[3]:
@@ -584,7 +657,13 @@ def name_and_value(node: Node) -> tuple[str, Node] | None:
     if node[0] != "rel" or not set(node[2]) <= {"=", "approx", "in"} or "in" in node[2] and node[2] != ("in",):
         return None
     sides, relations = node[1], node[2]
-    if len(sides) == 2 and not is_name(sides[0]) and is_name(sides[1]) and relations == ("=",) and not unknowns(sides[0]):
+    if (
+        len(sides) == 2
+        and not is_name(sides[0])
+        and is_name(sides[1])
+        and relations == ("=",)
+        and not unknowns(sides[0])
+    ):
         sides = sides[::-1]
     if not is_name(sides[0], sides[-1]):
         return None
@@ -674,9 +753,12 @@ def same_group(a: Node, g: Node, context: Context) -> bool:
             return matched(names, gold_names, lambda x, y: same_named(x, y, context))
         if isinstance(gold_names, dict):
             ordered = as_tuple(gold_names)
-            return len(items_of(a)) == len(items_of(ordered)) and a[0] in ("tuple", "list") and same_in_order(
-                tuple(map(without_name, items_of(a))), items_of(ordered), context
-            ) and not any(name_and_value(item) for item in items_of(a))
+            return (
+                len(items_of(a)) == len(items_of(ordered))
+                and a[0] in ("tuple", "list")
+                and same_in_order(tuple(map(without_name, items_of(a))), items_of(ordered), context)
+                and not any(name_and_value(item) for item in items_of(a))
+            )
         return same_collection(a, ("list", tuple(map(as_tuple, gold_names)), ()), context)
     if names is not None:
         if isinstance(names, list):
@@ -712,12 +794,19 @@ def same_group(a: Node, g: Node, context: Context) -> bool:
         return a[1:3] in (("(", ")"), ("[", "]")) and same_in_order(a[3], components, context)
     if g[0] == "tuple" and a[0] == "list":
         return g[1:3] == ("(", ")") and set(a[2]) <= {","} and same_in_order(a[1], g[3], context)
+    if g[0] == "mat" and a[0] == "tuple":
+        return same_matrix(a, g, context)
     if g[0] == "tuple":
         return same_tuple(a, g, context)
     if g[0] in ("list", "set"):
         return same_collection(a, g, context)
-    return a[0] == g[0] and len(a) == len(g) and all(
-        same(x, y, context) if isinstance(x, tuple) and isinstance(y, tuple) else x == y for x, y in zip(a[1:], g[1:], strict=True)
+    return (
+        a[0] == g[0]
+        and len(a) == len(g)
+        and all(
+            same(x, y, context) if isinstance(x, tuple) and isinstance(y, tuple) else x == y
+            for x, y in zip(a[1:], g[1:], strict=True)
+        )
     )
 
 
@@ -755,7 +844,9 @@ def unit_vectors(node: Node, length: int) -> tuple | None:
 
     if node[0] not in ("add", "neg", "mul", "div", "sym", "pow", "call"):
         return None
-    if values.same_function(with_values(node, ""), ("num", Fraction(0)), 0.0) is False and not zero(with_values(node, "")):
+    if values.same_function(with_values(node, ""), ("num", Fraction(0)), 0.0) is False and not zero(
+        with_values(node, "")
+    ):
         return None
     return tuple(simplified(with_values(node, name)) for name in ("i\u0302", "j\u0302", "k\u0302")[:length])
 
@@ -847,7 +938,9 @@ def same_relation(a: Node, g: Node, context: Context) -> bool:
     """Compares equations and inequalities with each other, and x = 5 with 5."""
     found, gold_found = (name_and_value(n) if n[0] == "rel" else None for n in (a, g))
     if g[0] == "rel" and a[0] != "rel":
-        return gold_found is not None and same(a, gold_found[1], context)
+        if gold_found is not None:
+            return same(a, gold_found[1], context)
+        return not unknowns(g) and not unknowns(a) and set(g[2]) == {"="} and same_chain_value(g, a, context)
     if a[0] == "rel" and g[0] != "rel":
         if found is not None:
             return same(found[1], g, context)
@@ -884,8 +977,10 @@ def same_chain_value(a: Node, g: Node, context: Context) -> bool:
     if any(unknowns(side) for side in sides) and not unknowns(g):
         return False
     exact = relations.index("approx") if "approx" in relations else len(relations)
-    return true_chain(sides[: exact + 1]) and not (unknowns(sides[0]) - unknowns(g)) and (
-        all(same_quietly(side, g, context) for side in sides[: exact + 1])
+    return (
+        true_chain(sides[: exact + 1])
+        and not (unknowns(sides[0]) - unknowns(g))
+        and (all(same_quietly(side, g, context) for side in sides[: exact + 1]))
     )
 
 
@@ -902,7 +997,9 @@ def difference(sides: tuple) -> Node:
 def same_equation(a: Node, g: Node, context: Context) -> bool:
     """Compares equations: the differences of the sides are proportional, or one is solved for a name of the other."""
     if len(a[1]) != len(g[1]) or len(g[1]) > 2:
-        return len(a[1]) == len(g[1]) and (same_in_order(a[1], g[1], context) or same_in_order(a[1][::-1], g[1], context))
+        return len(a[1]) == len(g[1]) and (
+            same_in_order(a[1], g[1], context) or same_in_order(a[1][::-1], g[1], context)
+        )
     a, g = same_derivatives(a, g)
     left, right = difference(a[1]), difference(g[1])
     if not unknowns(g):
@@ -1047,7 +1144,11 @@ def intersected(a: list, b: list) -> list:
     for low, low_in, high, high_in in a:
         for low_b, low_b_in, high_b, high_b_in in b:
             start = (low_b, low_b_in) if before(low, low_b) else (low, low_in and (low_b_in or not equal(low, low_b)))
-            end = (high_b, high_b_in) if before(high_b, high) else (high, high_in and (high_b_in or not equal(high, high_b)))
+            end = (
+                (high_b, high_b_in)
+                if before(high_b, high)
+                else (high, high_in and (high_b_in or not equal(high, high_b)))
+            )
             found.append((*start, *end))
     return united(found)
 
@@ -1071,7 +1172,11 @@ def region_of(node: Node) -> Region | None:
         return Region(REALS)
     if kind == "text":
         words = [w.lower() for w in node[1] if w.lower() not in ARTICLES]
-        return Region(REALS) if words in (["all", "real", "numbers"], ["all", "reals"], ["real", "numbers"], ["all", "real", "values"]) else None
+        return (
+            Region(REALS)
+            if words in (["all", "real", "numbers"], ["all", "reals"], ["real", "numbers"], ["all", "real", "values"])
+            else None
+        )
     if kind == "set":
         if any(item[0] in COLLECTIONS | {"rel", "text", "qty"} for item in node[1]):
             return None
@@ -1110,7 +1215,9 @@ def region_of_relation(node: Node) -> Region | None:
     if relations == ("in",):
         region = region_of(sides[1])
         return Region(region.intervals, repr(sides[0])) if region and is_name(sides[0]) else None
-    places = [i for i, side in enumerate(sides) if is_name(side) and unknowns(side) or side[0] == "app" and is_name(side)]
+    places = [
+        i for i, side in enumerate(sides) if is_name(side) and unknowns(side) or side[0] == "app" and is_name(side)
+    ]
     if len(places) != 1 or any(unknowns(side) for i, side in enumerate(sides) if i != places[0]):
         return None
     at, intervals = places[0], REALS
@@ -1144,10 +1251,10 @@ def region_of_list(node: Node) -> Region | None:
         return None
     separators = set(node[2])
     conditions = all(item[0] == "rel" for item in node[1])
-    apart = conditions and not any(
-        intersected(x.intervals, y.intervals) for x, y in itertools.combinations(regions, 2)
-    )
-    meets = conditions and separators <= {"and", ",", ";"} and not apart
+    apart = conditions and not any(intersected(x.intervals, y.intervals) for x, y in itertools.combinations(regions, 2))
+    if apart and "and" in separators:  # p > 1 and p < -3 is compared as a list
+        return None
+    meets = conditions and "or" not in separators and not apart
     intervals = regions[0].intervals
     for region in regions[1:]:
         intervals = intersected(intervals, region.intervals) if meets else united(intervals + region.intervals)

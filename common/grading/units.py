@@ -19,7 +19,10 @@ def _table() -> dict[str, tuple[Fraction, Dimension]]:
     pressure, charge = (("length", -1), ("mass", 1), ("time", -2)), (("current", 1), ("time", 1))
     voltage = (("current", -1), ("length", 2), ("mass", 1), ("time", -3))
     resistance = (("current", -2), ("length", 2), ("mass", 1), ("time", -3))
-    field, flux = (("current", -1), ("mass", 1), ("time", -2)), (("current", -1), ("length", 2), ("mass", 1), ("time", -2))
+    field, flux = (
+        (("current", -1), ("mass", 1), ("time", -2)),
+        (("current", -1), ("length", 2), ("mass", 1), ("time", -2)),
+    )
     capacitance = (("current", 2), ("length", -2), ("mass", -1), ("time", 4))
     inductance = (("current", -2), ("length", 2), ("mass", 1), ("time", -2))
     rows = [  # spellings, scale, dimension; the plural in s is understood
@@ -100,7 +103,9 @@ def _table() -> dict[str, tuple[Fraction, Dimension]]:
     for unit in ("mol", "M", "cal", "pc", "G", "bar"):
         for prefix in ("k", "M", "m", "μ", "n"):
             table.setdefault(prefix + unit, (table[unit][0] * Fraction(10) ** prefixes[prefix], table[unit][1]))
-    for unit in "meter metre gram liter litre second joule watt volt amp ampere newton pascal hertz ohm calorie".split():
+    for (
+        unit
+    ) in "meter metre gram liter litre second joule watt volt amp ampere newton pascal hertz ohm calorie".split():
         for prefix, exponent in words.items():
             table[prefix + unit] = (table[unit][0] * Fraction(10) ** exponent, table[unit][1])
     return table
@@ -126,7 +131,11 @@ def singular(word: str) -> str:
 def unit_of(word: str) -> tuple[Fraction, Dimension] | None:
     """Returns the scale and the dimension of a unit's name or symbol; None for other words."""
     for spelling in (word, word.lower() if len(word) > 2 else word):
-        for form in (spelling, singular(spelling), spelling[:-1] if len(spelling) == 3 and spelling[-1] == "s" else spelling):
+        for form in (
+            spelling,
+            singular(spelling),
+            spelling[:-1] if len(spelling) == 3 and spelling[-1] == "s" else spelling,
+        ):
             if form in UNITS:
                 return UNITS[form]
     return None

@@ -207,7 +207,13 @@ class Evaluator:
         y = self.number(x)
         if abs(y) > MAX_EXPONENT:
             raise NoValue("a huge argument")
-        if name in ("arcsin", "arccos", "arctanh") and isinstance(y, mp.mpf) and abs(y) > 1 or name == "arccosh" and mp.re(y) < 1:
+        if (
+            name in ("arcsin", "arccos", "arctanh")
+            and isinstance(y, mp.mpf)
+            and abs(y) > 1
+            or name == "arccosh"
+            and mp.re(y) < 1
+        ):
             self.left_reals = True
         if name not in FUNCTIONS:
             raise NoValue(f"the function {name}")
@@ -330,7 +336,9 @@ def same_constant(a: tuple, gold: tuple, tolerance: float, log_base: int | None 
             return False
     u, v = constant(a, 1100, log_base), constant(gold, 1100, log_base)
     with mp.workdps(1100):
-        if abs(Evaluator({}).number(u)) < mp.mpf(10) ** -1000 and near(u, x, 20):  # tiny in truth, not zero up to rounding
+        if abs(Evaluator({}).number(u)) < mp.mpf(10) ** -1000 and near(
+            u, x, 20
+        ):  # tiny in truth, not zero up to rounding
             return bool(abs(u - v) <= abs(u) * mp.mpf(10) ** -1000)
         return near(u, v, 1000)
 
@@ -341,7 +349,11 @@ def whole_numbers(node: tuple) -> set[str]:
     for part in parts_of(node):
         if part[0] in ("sum", "prod"):
             found |= unknowns(part[2]) | unknowns(part[3])
-        elif part[0] == "pow" and part[1] in (("neg", ("num", Fraction(1))), ("num", Fraction(-1)), ("group", ("neg", ("num", Fraction(1))))):
+        elif part[0] == "pow" and part[1] in (
+            ("neg", ("num", Fraction(1))),
+            ("num", Fraction(-1)),
+            ("group", ("neg", ("num", Fraction(1)))),
+        ):
             found |= unknowns(part[2])
         elif part[0] == "call" and part[1] in ("gcd", "lcm"):
             found |= set().union(*(unknowns(argument) for argument in part[2]))
@@ -358,7 +370,9 @@ def points(nodes: list[tuple]):
     names = sorted(set().union(*(unknowns(node) for node in nodes)))
     whole = set().union(*(whole_numbers(node) for node in nodes))
     signed = any(part[0] == "call" and part[1] in ROUNDING for node in nodes for part in parts_of(node))
-    rounded = any(part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node))
+    rounded = any(
+        part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node)
+    )
     for trial, (low, high) in enumerate(RANGES * (5 if rounded else 1)):
         point = {}
         for name in names:
@@ -377,7 +391,9 @@ def sampled(nodes: list[tuple], log_base: int | None = None) -> list[list] | Non
     Points where one of them leaves the reals are dropped if three others remain. None where there are too few points.
     """
     real, left = [], []
-    rounded = any(part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node))
+    rounded = any(
+        part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node)
+    )
     with mp.workdps(80):
         for point in points(nodes):
             try:
@@ -410,7 +426,9 @@ def same_function(a: tuple, gold: tuple, tolerance: float, log_base: int | None 
         if all(near(x, y, 55) for x, y in rows):
             return True
         if tolerance and all(y != 0 for _, y in rows):
-            ratios = [x / y for x, y in ((mp.mpf(1) * Evaluator({}).number(x), Evaluator({}).number(y)) for x, y in rows)]
+            ratios = [
+                x / y for x, y in ((mp.mpf(1) * Evaluator({}).number(x), Evaluator({}).number(y)) for x, y in rows)
+            ]
             return all(near(r, ratios[0], 40) for r in ratios) and abs(ratios[0] - 1) < tolerance
     return False
 

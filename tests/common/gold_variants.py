@@ -29,11 +29,24 @@ def real_golds(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def plain_fractions(gold: str) -> str:
-    return re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}(?!\s*[\dA-Za-z\\({^])", r"\1/\2", gold) if not re.search(r"(?:\d|\\l[no]g?)\s*\\[dt]?frac", gold) else gold
+    return (
+        re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}(?!\s*[\dA-Za-z\\({^])", r"\1/\2", gold)
+        if not re.search(r"(?:\d|\\l[no]g?)\s*\\[dt]?frac", gold)
+        else gold
+    )
 
 
 def unicode(gold: str) -> str:
-    signs = {r"\\pi": "π", r"\\infty": "∞", r"\\le": "≤", r"\\ge": "≥", r"\\cup": "∪", r"\\times": "×", r"\\theta": "θ", r"\\pm": "±"}
+    signs = {
+        r"\\pi": "π",
+        r"\\infty": "∞",
+        r"\\le": "≤",
+        r"\\ge": "≥",
+        r"\\cup": "∪",
+        r"\\times": "×",
+        r"\\theta": "θ",
+        r"\\pm": "±",
+    }
     for command, sign in signs.items():
         gold = re.sub(rf"{command}{STOP}\s*", sign, gold)
     gold = re.sub(r"\^\{?\\circ\}?", "°", gold)
@@ -43,7 +56,9 @@ def unicode(gold: str) -> str:
 def reversed_terms(gold: str) -> str:
     """A sum of two terms, or a plain list, in the other order."""
     body = gold.strip().strip("$")
-    if re.fullmatch(r"[^,;=<>(){}\[\]+-]+(?:, ?[^,;=<>(){}\[\]+-]+)+", body) and not re.search(r"\d,\d{3}|text|\\|[A-Za-z]{2}", body):
+    if re.fullmatch(r"[^,;=<>(){}\[\]+-]+(?:, ?[^,;=<>(){}\[\]+-]+)+", body) and not re.search(
+        r"\d,\d{3}|text|\\|[A-Za-z]{2}", body
+    ):
         return ", ".join(reversed([part.strip() for part in body.split(",")]))
     if found := re.fullmatch(r"([^,;=<>(){}\[\]+:-]+)\+([^,;=<>(){}\[\]+:-]+)", body):
         if not re.search(r"text|mbox|pm|\\[lg]eq?|mathrm|circ|%|[A-Za-z]{4}|\.\.\.|dots", body.replace(r"\sqrt", "")):
@@ -52,18 +67,28 @@ def reversed_terms(gold: str) -> str:
 
 
 def named(gold: str) -> str:
-    return gold if re.search(r"=|<|>|\\[lg]eq?|\\neq?|text|mbox|,|;|\\pm|[A-Za-z]{3} |: |\\in\b", gold) else f"x = {gold}"
+    return (
+        gold if re.search(r"=|<|>|\\[lg]eq?|\\neq?|text|mbox|,|;|\\pm|[A-Za-z]{3} |: |\\in\b", gold) else f"x = {gold}"
+    )
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "in display mathematics": lambda gold: gold if "$" in gold or r"\[" in gold else rf"\[ {gold} \]",
     "with a full stop": lambda gold: gold if gold.rstrip().endswith((".", ",")) else rf"\displaystyle {gold}.",
     "in bold": lambda gold: gold if "$" in gold or r"\[" in gold else rf"\boldsymbol{{{gold}}}",
-    "brackets that grow": lambda gold: gold if r"\left" in gold else re.sub(r"(?<!\\)([(\[])", r"\\left\1", re.sub(r"(?<!\\)([)\]])", r"\\right\1", gold)),
-    "other fractions": lambda gold: re.sub(rf"\\[dt]?frac{STOP}", lambda found: r"\tfrac" if found[0] == r"\dfrac" else r"\dfrac", gold),
+    "brackets that grow": lambda gold: (
+        gold
+        if r"\left" in gold
+        else re.sub(r"(?<!\\)([(\[])", r"\\left\1", re.sub(r"(?<!\\)([)\]])", r"\\right\1", gold))
+    ),
+    "other fractions": lambda gold: re.sub(
+        rf"\\[dt]?frac{STOP}", lambda found: r"\tfrac" if found[0] == r"\dfrac" else r"\dfrac", gold
+    ),
     "Unicode": unicode,
     "plain fractions": plain_fractions,
-    "other spaces": lambda gold: re.sub(r"(?<=[\d})]) *([+-]) *(?=[\d\\({])", r"\\, \1 \\, ", gold) if "text" not in gold else gold,
+    "other spaces": lambda gold: (
+        re.sub(r"(?<=[\d})]) *([+-]) *(?=[\d\\({])", r"\\, \1 \\, ", gold) if "text" not in gold else gold
+    ),
     "in another order": reversed_terms,
     "with a name": named,
 }
@@ -115,7 +140,9 @@ def fewer_elements(gold: str) -> str | None:
     body = gold.strip().strip("$")
     if r"\cup" in body:
         return body.rsplit(r"\cup", 1)[0]
-    if re.search(r"[({\[]", body.replace(r"\frac{", "").replace(r"\sqrt{", "")) or re.search(r"\d,\\?!?\d{3}|=|text", body):
+    if re.search(r"[({\[]", body.replace(r"\frac{", "").replace(r"\sqrt{", "")) or re.search(
+        r"\d,\\?!?\d{3}|=|text", body
+    ):
         return None
     parts = body.split(",")
     if len(parts) < 2 or not all(part.strip() for part in parts) or re.search(r"infty|\\in", parts[-1]):
@@ -125,10 +152,16 @@ def fewer_elements(gold: str) -> str | None:
 
 def other_case(gold: str) -> str | None:
     """One variable is the other letter of its pair, where it stands alone."""
-    if re.search(r"text|mbox|mathrm|[A-Za-z]{3}(?<!\\)\b(?<!sqrt)(?<!frac)", re.sub(r"\\[A-Za-z]+", " ", gold)) or "text" in gold:
+    if (
+        re.search(r"text|mbox|mathrm|[A-Za-z]{3}(?<!\\)\b(?<!sqrt)(?<!frac)", re.sub(r"\\[A-Za-z]+", " ", gold))
+        or "text" in gold
+    ):
         return None
     found = None
-    for found in re.finditer(r"(?<![A-Za-z\\_^{])(?<!\\)[A-DF-HJ-Za-df-hj-z](?![A-Za-z.])", re.sub(r"\\[A-Za-z]+", lambda m: "\\" * len(m[0]), gold)):
+    for found in re.finditer(
+        r"(?<![A-Za-z\\_^{])(?<!\\)[A-DF-HJ-Za-df-hj-z](?![A-Za-z.])",
+        re.sub(r"\\[A-Za-z]+", lambda m: "\\" * len(m[0]), gold),
+    ):
         pass
     if found is None or re.match(r"\s*(?:=|\()", gold[found.end() :]) or re.fullmatch(r"[A-Z]", gold.strip()):
         return None
