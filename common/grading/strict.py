@@ -26,7 +26,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from common.grading import values
-from common.grading.reader import Unreadable, characters, product_of, read
+from common.grading.expressions import product_of
+from common.grading.reader import read
+from common.grading.tokens import Unreadable, characters
 from common.grading.values import NoValue, parts_of, unknowns
 
 MAX_SIGNS = 4  # of plus-minus in one answer
