@@ -93,7 +93,12 @@ def base_of(text: str) -> int:
 def based_digits(sign: str, whole: str, fraction: str, base: int) -> Node:
     """The node of a number from its digits; raises a ValueError for a digit that the base lacks."""
     value = Fraction(int(whole + fraction, base), base ** len(fraction))
-    return ("base", -value if sign else value, base, sign + whole.upper() + (f".{fraction.upper()}" if fraction else ""))
+    return (
+        "base",
+        -value if sign else value,
+        base,
+        sign + whole.upper() + (f".{fraction.upper()}" if fraction else ""),
+    )
 
 
 # ---------------------------------------------------------------- the parser
@@ -417,7 +422,9 @@ class Expressions:
         if value in PLAIN_NAMES:
             self.i += 1
             return self.indexed(named(value))
-        glued = re.fullmatch(rf"([A-Za-z]?)({'|'.join(sorted(PLAIN_FUNCTIONS, key=len, reverse=True))}|pi)([A-Za-z]?)", value)
+        glued = re.fullmatch(
+            rf"([A-Za-z]?)({'|'.join(sorted(PLAIN_FUNCTIONS, key=len, reverse=True))}|pi)([A-Za-z]?)", value
+        )
         if glued:  # sinx, xsinx, kpi
             self.split(*(Token("run", piece, spaced) for piece in glued.groups() if piece))
             return self.run(whole_run)
@@ -446,7 +453,8 @@ class Expressions:
             return node
         one = self.kind(2) == ")" and (
             self.kind(1) in ("num", "sym")
-            or self.kind(1) == "run" and (len(self.value(1)) == 1 or self.value(1).isupper() or self.value(1) in PLAIN_NAMES)
+            or self.kind(1) == "run"
+            and (len(self.value(1)) == 1 or self.value(1).isupper() or self.value(1) in PLAIN_NAMES)
             or self.at_command(*GREEK_NAMES, "infty", ahead=1)
         )
         if not (one or name.rstrip("'") in FUNCTION_LETTERS or "'" in name or self.holds_comma()):
@@ -684,7 +692,9 @@ class Expressions:
         factors: list[Node] = []
         while not factors or self.juxtaposed():
             name = self.value() if self.kind() in ("cmd", "run") else ""
-            if factors and (self.kind() in ("(", "[", "{") or name in FUNCTIONS | PLAIN_FUNCTIONS or name in ("sum", "sqrt")):
+            if factors and (
+                self.kind() in ("(", "[", "{") or name in FUNCTIONS | PLAIN_FUNCTIONS or name in ("sum", "sqrt")
+            ):
                 break
             start = self.i
             factors.append(self.mixed(self.power(), start) if not factors else self.power())

@@ -55,12 +55,16 @@ LEAD_WORDS = set(  # words that may stand before a value without a colon or a ve
 LEAD_VERBS = {"is", "are", "equals", "be", "was", "has", "becomes"}
 HEDGES = set("about approximately roughly around approx exactly only precisely therefore thus so".split())
 REMARKS = set("for where with here whenever since because as".split())
-MEANINGFUL = set(  # words beside a value that make it another one, or several
-    "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds fourth "
-    "quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth thousandths root "
-    "roots to than greater above below under up down if unless except without modulo base th st nd rd negative positive point "
-    "out either maximum minimum infinitely off remainder power lakh crore myriad digit double triple twice nearly almost".split()
-) | set(MAGNITUDES) | set(COUNTS)
+MEANINGFUL = (
+    set(  # words beside a value that make it another one, or several
+        "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds fourth "
+        "quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth thousandths root "
+        "roots to than greater above below under up down if unless except without modulo base th st nd rd negative positive point "
+        "out either maximum minimum infinitely off remainder power lakh crore myriad digit double triple twice nearly almost".split()
+    )
+    | set(MAGNITUDES)
+    | set(COUNTS)
+)
 LEAD_NOUNS = {"or", "base", "root", "roots", "minimum", "maximum", "remainder", "power"}  # "the minimum is 5"
 RADIANS, DEGREES = {"radian", "radians", "rad", "rads"}, {"degree", "degrees", "deg", "degs"}
 HALF_DAYS = {"am": "am", "pm": "pm", "noon": "pm", "midnight": "am", "oclock": "", "o'clock": ""}
@@ -214,7 +218,11 @@ class Reader(Expressions):
         if not count:
             return None
         end, words = self.i + count, words[:count]
-        while end + 1 < len(self.tokens) and self.tokens[end].value == "and" and set(map(str.lower, words)) & set(MAGNITUDES):
+        while (
+            end + 1 < len(self.tokens)
+            and self.tokens[end].value == "and"
+            and set(map(str.lower, words)) & set(MAGNITUDES)
+        ):
             more = self.tokens[end + 1 : self.item_end(end + 1)]
             longer = words + [str(token.value) for token in more]
             if number_word(longer) is None:
@@ -236,7 +244,10 @@ class Reader(Expressions):
                 node = self.after_word(lambda node=node: based(node, self.subscript()))
             elif singular(word) in MAGNITUDES or word in MAGNITUDES:
                 self.i += 1
-                node = ("mul", (node, ("num", Fraction(10) ** MAGNITUDES[word if word in MAGNITUDES else singular(word)])))
+                node = (
+                    "mul",
+                    (node, ("num", Fraction(10) ** MAGNITUDES[word if word in MAGNITUDES else singular(word)])),
+                )
             elif word in COUNTS or singular(word) in COUNTS:
                 self.i += 1
                 node = ("mul", (node, ("num", Fraction(COUNTS[word if word in COUNTS else singular(word)]))))
@@ -461,7 +472,9 @@ def read_based(text: str) -> Node | None:
     if not found:
         return None
     base, whole = base_of(found[4] or found[5]), found[2]
-    if re.search("[A-Za-z]", whole) and (base <= 10 or len(whole) < 2 or not re.fullmatch("[0-9A-Z]+|[0-9a-z]+", whole)):
+    if re.search("[A-Za-z]", whole) and (
+        base <= 10 or len(whole) < 2 or not re.fullmatch("[0-9A-Z]+|[0-9a-z]+", whole)
+    ):
         return None
     return based_digits(found[1], whole, found[3] or "", base)
 

@@ -61,9 +61,7 @@ for _row in r"""
     CHARACTERS |= {c: latex + " " * latex[-1].isalpha() for c, latex in zip(_fields[::2], _fields[1::2], strict=True)}
 CHARACTERS |= dict.fromkeys("\u201c\u201d\u202f\u00a0", " ") | dict.fromkeys("\u200b\u200e\u200f", "")
 
-ASCII_FORMS = dict(
-    pair.split() for pair in ("+/- \\pm", "+- \\pm", "<= \\le", ">= \\ge", "!= \\ne", "** ^", "-> \\to")
-)
+ASCII_FORMS = dict(pair.split() for pair in ("+/- \\pm", "+- \\pm", "<= \\le", ">= \\ge", "!= \\ne", "** ^", "-> \\to"))
 
 
 def characters(text: str) -> str:
@@ -221,9 +219,7 @@ DIGITS = re.compile(
     r"|(?P<science>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![A-Za-z\d]))"
     r"|(?P<plain>\d+\.\d+|\.\d+|\d+\.?(?!\d)|\d+)"
 )
-PERIOD = re.compile(
-    r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))"
-)
+PERIOD = re.compile(r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))")
 DOTS = re.compile(r"\.\.\.|\\(?:[lc]?dots)(?![A-Za-z])")
 
 
@@ -267,7 +263,9 @@ BOLD_VECTOR = re.compile(r"\s*\{\s*(?:\\(?:hat|vec)\s*\{)?\s*\\?([ijk])(?:math)?
 CIRCLE = re.compile(
     r"\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*(?:\\(?:text|mathrm|rm)\s*\{\s*(?P<upright>[CF])\s*\}|(?P<scale>[CF]))?\s*\})"
 )
-TEMPERATURE = re.compile(r"\s*(?:\\[,;: ]\s*)*(?:\\(?:text|mathrm|rm)\s*\{\s*)?(C|F|Celsius|Fahrenheit)(?![A-Za-z])\s*\}?")
+TEMPERATURE = re.compile(
+    r"\s*(?:\\[,;: ]\s*)*(?:\\(?:text|mathrm|rm)\s*\{\s*)?(C|F|Celsius|Fahrenheit)(?![A-Za-z])\s*\}?"
+)
 ACCENTED = re.compile(r"\s*(?:\{\s*(\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\}|(\\[A-Za-z]+|[A-Za-z]))")
 CAPITAL = re.compile(r"\s*\{?\s*([A-Za-z])\s*\}?")
 CIRCUMFLEX = "\u0302"
@@ -558,4 +556,3 @@ def outward_brackets(tokens: list[Token]) -> list[Token]:
 def tokens_of(text: str, commas: str) -> list[Token]:
     """Returns the tokens of a text (see `Lexer`)."""
     return outward_brackets(Lexer(text, commas).tokens)
-

@@ -9,10 +9,12 @@ negative points count too, and where an unknown can only be a whole number (an u
 import hashlib
 import math
 from fractions import Fraction
-from itertools import chain
 
 import mpmath
 from mpmath import mp
+
+from common.grading.expressions import Node
+from common.grading.tree import parts_of, unknowns
 
 MAX_BITS = 100_000  # of an exact number
 MAX_EXPONENT = 10**9  # of two, for a number that is not exact
@@ -24,45 +26,24 @@ class NoValue(ArithmeticError):
 
 
 FUNCTIONS = {
-    "sin": mpmath.sin,
-    "cos": mpmath.cos,
-    "tan": mpmath.tan,
-    "cot": mpmath.cot,
-    "sec": mpmath.sec,
-    "csc": mpmath.csc,
-    "arcsin": mpmath.asin,
-    "arccos": mpmath.acos,
-    "arctan": mpmath.atan,
-    "arccot": mpmath.acot,
-    "arcsec": mpmath.asec,
-    "arccsc": mpmath.acsc,
-    "sinh": mpmath.sinh,
-    "cosh": mpmath.cosh,
-    "tanh": mpmath.tanh,
-    "coth": mpmath.coth,
-    "sech": mpmath.sech,
-    "csch": mpmath.csch,
-    "arcsinh": mpmath.asinh,
-    "arccosh": mpmath.acosh,
-    "arctanh": mpmath.atanh,
-    "exp": mpmath.exp,
-    "Re": mpmath.re,
-    "Im": mpmath.im,
+    name: getattr(mpmath, name) for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp".split()
 }
-ROUNDING = {"floor", "ceil", "abs", "sign", "max", "min", "norm"}
+FUNCTIONS |= {"arc" + name: getattr(mpmath, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()}
+FUNCTIONS |= {"Re": mpmath.re, "Im": mpmath.im}
+SIGNED = {"floor", "ceil", "abs", "sign", "max", "min", "norm"}  # the sign of an unknown matters to these
+WHOLE = {"floor", "ceil", "gcd", "lcm"}
+MINUS_ONE = (("num", Fraction(-1)), ("neg", ("num", Fraction(1))))
 
 
-def parts_of(node):
-    """The node and all nodes within it."""
-    if isinstance(node, tuple):
-        if node and isinstance(node[0], str):
-            yield node
-        yield from chain.from_iterable(parts_of(part) for part in node)
+def real(x):
+    """Returns a rational number as an mpf; other numbers as they are."""
+    return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else x
 
 
-def unknowns(node: tuple) -> set[str]:
-    names = {part[1] for part in parts_of(node) if part[0] == "sym"}
-    return names - {part[1] for part in parts_of(node) if part[0] in ("sum", "prod")}
+def unknown_value(key: str, low: float, high: float):
+    """Returns a number between low and high that depends on the key alone."""
+    digest = int.from_bytes(hashlib.sha256(key.encode(errors="replace")).digest()[:24], "big")
+    return mp.mpf(low) + (mp.mpf(high) - mp.mpf(low)) * digest / 2**192
 
 
 class Evaluator:
@@ -79,10 +60,7 @@ class Evaluator:
         self.point, self.log_base = point, log_base
         self.left_reals, self.steps = False, 0
 
-    def number(self, x):
-        return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else x
-
-    def __call__(self, node: tuple):
+    def __call__(self, node: Node):
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise NoValue("too many steps")
@@ -90,6 +68,8 @@ class Evaluator:
         if kind == "num":
             return node[1]
         if kind == "sym":
+            if node[1] not in self.point:
+                raise NoValue(f"the unknown {node[1]}")
             return self.point[node[1]]
         if kind == "const":
             if node[1] == "inf":
@@ -115,11 +95,11 @@ class Evaluator:
                 raise NoValue("division by zero")
             if isinstance(top, Fraction) and isinstance(bottom, Fraction):
                 return top / bottom
-            return self.number(top) / self.number(bottom)
+            return real(top) / real(bottom)
         if kind == "pow":
             return self.power(self(node[1]), self(node[2]))
         if kind == "deg":
-            return self.number(self(node[1])) * mp.pi / 180
+            return real(self(node[1])) * mp.pi / 180
         if kind == "pct":
             return self.multiply(self(node[1]), Fraction(1, 100))
         if kind == "base":
@@ -135,13 +115,13 @@ class Evaluator:
     def add(self, a, b):
         if isinstance(a, Fraction) and isinstance(b, Fraction):
             return a + b
-        return self.number(a) + self.number(b)
+        return real(a) + real(b)
 
     def multiply(self, a, b):
         if isinstance(a, Fraction) and isinstance(b, Fraction):
             if a.numerator.bit_length() + b.numerator.bit_length() < MAX_BITS:
                 return a * b
-        return self.number(a) * self.number(b)
+        return real(a) * real(b)
 
     def power(self, base, exponent):
         if isinstance(base, Fraction) and isinstance(exponent, Fraction):
@@ -151,7 +131,7 @@ class Evaluator:
                     raise NoValue("a power of zero")
                 if abs(n) * max(base.numerator.bit_length(), base.denominator.bit_length()) < MAX_BITS:
                     return base**n
-        x, y = self.number(base), self.number(exponent)
+        x, y = real(base), real(exponent)
         if x == 0:
             if mp.re(y) <= 0:
                 raise NoValue("a power of zero")
@@ -165,7 +145,7 @@ class Evaluator:
             self.left_reals = True
         return mp.power(x, y)
 
-    def call(self, name: str, arguments: tuple):
+    def call(self, name: str, arguments: Node):
         if name == "det":
             return self.determinant(arguments[0])
         values = [self(argument) for argument in arguments]
@@ -183,47 +163,41 @@ class Evaluator:
         if name == "abs" or name == "norm":
             return abs(x)
         if name in ("floor", "ceil"):
-            if isinstance(x, Fraction):
-                return Fraction(math.floor(x) if name == "floor" else math.ceil(x))
-            return (mp.floor if name == "floor" else mp.ceil)(x)
+            if not isinstance(x, Fraction) and near(x, mp.nint(x), mp.dps // 2):  # 2.999... up to rounding
+                return mp.nint(x)
+            rounded = math.floor if isinstance(x, Fraction) and name == "floor" else math.ceil
+            return Fraction(rounded(x)) if isinstance(x, Fraction) else (mp.floor if name == "floor" else mp.ceil)(x)
         if name == "sign":
-            return Fraction((self.number(x) > 0) - (self.number(x) < 0))
+            return Fraction((real(x) > 0) - (real(x) < 0))
         if name in ("max", "min"):
-            return (max if name == "max" else min)(values, key=self.number)
+            return (max if name == "max" else min)(values, key=real)
         if name in ("gcd", "lcm"):
             if not all(isinstance(v, Fraction) and v.denominator == 1 for v in values):
                 raise NoValue(f"{name} of fractions")
             return Fraction((math.gcd if name == "gcd" else math.lcm)(*(v.numerator for v in values)))
         if name in ("ln", "lg", "log", "logb"):
-            y = self.number(x)
-            if y == 0:
-                raise NoValue("the logarithm of zero")
-            self.left_reals |= isinstance(y, mp.mpf) and y < 0
-            base = {"ln": None, "lg": 10, "log": self.log_base, "logb": None}[name]
-            base = self.number(values[1]) if name == "logb" else base
-            if base is not None and (base == 0 or base == 1):
-                raise NoValue("a logarithm to the base 1")
-            return mp.log(y) if base is None else mp.log(y) / mp.log(base)
-        y = self.number(x)
-        if abs(y) > MAX_EXPONENT:
-            raise NoValue("a huge argument")
-        if (
-            name in ("arcsin", "arccos", "arctanh")
-            and isinstance(y, mp.mpf)
-            and abs(y) > 1
-            or name == "arccosh"
-            and mp.re(y) < 1
-        ):
-            self.left_reals = True
-        if name not in FUNCTIONS:
-            raise NoValue(f"the function {name}")
+            return self.logarithm(
+                real(x), {"ln": None, "lg": 10, "log": self.log_base}.get(name) or (values[1:] or [None])[0]
+            )
+        y = real(x)
+        if abs(y) > MAX_EXPONENT or name not in FUNCTIONS:
+            raise NoValue(f"{name} of this argument")
+        inverse = name in ("arcsin", "arccos", "arctanh") and isinstance(y, mp.mpf) and abs(y) > 1
+        self.left_reals |= inverse or name == "arccosh" and mp.re(y) < 1
         return FUNCTIONS[name](y)
+
+    def logarithm(self, x, base):
+        base = base if base is None else real(base)
+        if x == 0 or base is not None and (base == 0 or base == 1):
+            raise NoValue("a logarithm of zero, or to the base 1")
+        self.left_reals |= isinstance(x, mp.mpf) and x < 0
+        return mp.log(x) if base is None else mp.log(x) / mp.log(base)
 
     def root(self, x, degree):
         if not isinstance(degree, Fraction) or degree.denominator != 1 or degree == 0:
-            return self.power(x, self.number(1 / degree) if isinstance(degree, Fraction) else 1 / degree)
+            return self.power(x, real(1 / degree) if isinstance(degree, Fraction) else 1 / degree)
         n = degree.numerator
-        y = self.number(x)
+        y = real(x)
         if y == 0:
             return Fraction(0)
         if isinstance(y, mp.mpf) and y < 0 and n % 2:
@@ -238,19 +212,19 @@ class Evaluator:
                 raise NoValue("the factorial of a negative number")
             if n <= 3000:
                 return Fraction(math.prod(range(n, 1, -2)) if double else math.factorial(n))
-        if abs(self.number(x)) > 10**7:
+        if abs(real(x)) > 10**7:
             raise NoValue("a huge factorial")
-        return mp.fac2(self.number(x)) if double else mp.factorial(self.number(x))
+        return mp.fac2(real(x)) if double else mp.factorial(real(x))
 
     def binomial(self, n, k):
         if isinstance(n, Fraction) and isinstance(k, Fraction) and n.denominator == k.denominator == 1:
             if n >= 0 and (0 <= min(k, n - k) <= 2000 and n < 10**7 or min(k, n - k) < 0):
                 return Fraction(math.comb(n.numerator, k.numerator)) if k >= 0 else Fraction(0)
-        if abs(self.number(n)) > 10**7 or abs(self.number(k)) > 10**7:
+        if abs(real(n)) > 10**7 or abs(real(k)) > 10**7:
             raise NoValue("a huge binomial coefficient")
-        return mp.binomial(self.number(n), self.number(k))
+        return mp.binomial(real(n), real(k))
 
-    def determinant(self, matrix: tuple):
+    def determinant(self, matrix: Node):
         rows = [[self(cell) for cell in row] for row in matrix[1]]
         if len(rows) != len(rows[0]) or len(rows) > 5:
             raise NoValue("a determinant")
@@ -269,61 +243,68 @@ class Evaluator:
 
     def unknown_function(self, name: str, arguments: list):
         """A value that depends on the name and the arguments alone, for f(x) with f unknown."""
-        key = name + ";".join(mp.nstr(self.number(a), 40) for a in arguments)
+        key = name + ";".join(mp.nstr(real(a), 40) for a in arguments)
         return unknown_value(key, 0.5, 3.0)
 
-    def series(self, node: tuple):
+    def series(self, node: Node):
         _, name, low, high, body = node
         low, high = self(low), self(high)
         if not all(isinstance(v, Fraction) and v.denominator == 1 for v in (low, high)) or high - low > 2000:
             raise NoValue("bounds of a sum")
-        outer, total = self.point.get(name), Fraction(0 if node[0] == "sum" else 1)
+        outer, total = self.point, Fraction(0 if node[0] == "sum" else 1)
         for k in range(int(low), int(high) + 1):
-            self.point = self.point | {name: Fraction(k)}
-            term = self(body)
-            total = self.add(total, term) if node[0] == "sum" else self.multiply(total, term)
-        self.point = {k: v for k, v in self.point.items() if k != name} | ({name: outer} if outer is not None else {})
+            self.point = outer | {name: Fraction(k)}
+            total = self.add(total, self(body)) if node[0] == "sum" else self.multiply(total, self(body))
+        self.point = outer
         return total
-
-
-def unknown_value(key: str, low: float, high: float):
-    """A number between low and high that depends on the key alone."""
-    digest = int.from_bytes(hashlib.sha256(key.encode()).digest()[:24], "big")
-    return mp.mpf(low) + (mp.mpf(high) - mp.mpf(low)) * digest / 2**192
 
 
 def finite(x) -> bool:
     return isinstance(x, Fraction) or bool(mp.isfinite(x))
 
 
-def constant(node: tuple, digits: int = 40, log_base: int | None = None):
-    """The value of an expression without unknowns: a Fraction if that is exact, else mpf or mpc; may be infinite."""
-    with mp.workdps(digits):
-        value = Evaluator({}, log_base)(node)
-        if isinstance(value, mp.mpc) and value.imag == 0:
-            value = value.real
-        if mp.isnan(value) if not isinstance(value, Fraction) else False:
-            raise NoValue("not a number")
-        return value
-
-
 def near(a, b, digits: int) -> bool:
-    """Whether two values agree to so many digits."""
-    a, b = (mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else x for x in (a, b))
-    size = max(abs(a), abs(b))
-    return size == 0 or abs(a - b) <= size * mp.mpf(10) ** -digits or size < mp.mpf(10) ** -(digits + digits // 4)
+    """Says whether two values agree to a number of digits."""
+    a, b = real(a), real(b)
+    return a == b or bool(abs(a - b) <= max(abs(a), abs(b)) * mp.mpf(10) ** -digits)
+
+
+def settled(evaluate, digits: int):
+    """Returns the value of `evaluate()` at a precision, where what is zero up to rounding is zero.
+
+    A small value is computed again with twice the digits: rounding errors then change, true values do not.
+    """
+    with mp.workdps(digits):
+        value = evaluate()
+        if isinstance(value, Fraction) or not finite(value) or abs(value) >= mp.mpf(10) ** -(digits // 2):
+            return value
+    with mp.workdps(2 * digits):
+        again = evaluate()
+        return again if near(value, again, 10) else Fraction(0)
+
+
+# ---------------------------------------------------------------- constants
+
+
+def constant(node: Node, digits: int = 60, log_base: int | None = None):
+    """Returns the value of an expression without unknowns: a Fraction if it is exact, else mpf or mpc; may be infinite."""
+    value = settled(lambda: Evaluator({}, log_base)(node), digits)
+    if isinstance(value, mp.mpc) and value.imag == 0:
+        value = value.real
+    if not isinstance(value, Fraction) and mp.isnan(value):
+        raise NoValue("not a number")
+    return value
 
 
 def within(a, gold, tolerance: float) -> bool:
-    """Whether a value is equal to the gold value, or closer to it than the relative tolerance."""
+    """Says whether a value is equal to the gold value, or closer to it than the relative tolerance."""
     if isinstance(a, Fraction) and isinstance(gold, Fraction):
         return a == gold or abs(a - gold) < Fraction(str(tolerance)) * abs(gold)
-    a, gold = (mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else x for x in (a, gold))
-    return bool(abs(a - gold) < tolerance * abs(gold))
+    return bool(abs(real(a) - real(gold)) < tolerance * abs(real(gold)))
 
 
-def same_constant(a: tuple, gold: tuple, tolerance: float, log_base: int | None = None) -> bool:
-    """Whether two expressions without unknowns have the same value: exactly, or within the relative tolerance."""
+def same_constant(a: Node, gold: Node, tolerance: float, log_base: int | None = None) -> bool:
+    """Says whether two expressions without unknowns have the same value: to 1,000 digits, or within the tolerance."""
     x, y = constant(a, 60, log_base), constant(gold, 60, log_base)
     if isinstance(x, Fraction) and isinstance(y, Fraction):
         return within(x, y, tolerance)
@@ -334,116 +315,100 @@ def same_constant(a: tuple, gold: tuple, tolerance: float, log_base: int | None 
             return True
         if not near(x, y, 25):
             return False
-    u, v = constant(a, 1100, log_base), constant(gold, 1100, log_base)
+    x, y = constant(a, 1100, log_base), constant(gold, 1100, log_base)
     with mp.workdps(1100):
-        if abs(Evaluator({}).number(u)) < mp.mpf(10) ** -1000 and near(
-            u, x, 20
-        ):  # tiny in truth, not zero up to rounding
-            return bool(abs(u - v) <= abs(u) * mp.mpf(10) ** -1000)
-        return near(u, v, 1000)
+        return near(x, y, 1000)
 
 
-def whole_numbers(node: tuple) -> set[str]:
-    """The unknowns that can only be whole numbers: in bounds of sums, in factorials and exponents of -1, rounded."""
+# ---------------------------------------------------------------- expressions with unknowns
+
+RANGES = [(0.3, 0.95), (1.1, 2.5), (3.0, 9.0), (0.05, 0.3), (10.0, 40.0), (0.7, 1.8), (2.0, 5.0), (30.0, 200.0)]
+ENOUGH = 5  # points at which expressions must agree
+
+
+def calls(nodes: list[Node], names: set[str]) -> bool:
+    return any(part[0] == "call" and part[1] in names for node in nodes for part in parts_of(node))
+
+
+def whole_numbers(node: Node) -> set[str]:
+    """Returns the unknowns that can only be whole numbers: bounds of sums, exponents of -1, arguments of gcd, rounded n."""
     found: set[str] = set()
     for part in parts_of(node):
         if part[0] in ("sum", "prod"):
             found |= unknowns(part[2]) | unknowns(part[3])
-        elif part[0] == "pow" and part[1] in (
-            ("neg", ("num", Fraction(1))),
-            ("num", Fraction(-1)),
-            ("group", ("neg", ("num", Fraction(1)))),
-        ):
+        elif part[0] == "pow" and part[1] in MINUS_ONE:
             found |= unknowns(part[2])
         elif part[0] == "call" and part[1] in ("gcd", "lcm"):
-            found |= set().union(*(unknowns(argument) for argument in part[2]))
+            found |= unknowns(part)
         elif part[0] == "call" and part[1] in ("floor", "ceil"):
-            found |= {name for name in unknowns(part) if name in "nkmNMKpqr"}
+            found |= {name for name in unknowns(part) if name in set("nkmNMKpqr")}
     return found
 
 
-RANGES = [(0.3, 0.95), (1.1, 2.5), (3.0, 9.0), (0.05, 0.3), (10.0, 40.0), (0.7, 1.8), (2.0, 5.0), (30.0, 200.0)]
-
-
-def points(nodes: list[tuple]):
-    """Points at which expressions are compared: dictionaries of values of all their unknowns, the same for all."""
-    names = sorted(set().union(*(unknowns(node) for node in nodes)))
-    whole = set().union(*(whole_numbers(node) for node in nodes))
-    signed = any(part[0] == "call" and part[1] in ROUNDING for node in nodes for part in parts_of(node))
-    rounded = any(
-        part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node)
-    )
-    for trial, (low, high) in enumerate(RANGES * (5 if rounded else 1)):
+def points(nodes: list[Node]):
+    """Yields points at which expressions are compared: dictionaries of values of all their unknowns, always the same."""
+    names = sorted(set().union(*map(unknowns, nodes)))
+    whole = set().union(*map(whole_numbers, nodes))
+    signed = calls(nodes, SIGNED)
+    for trial, (low, high) in enumerate(RANGES * (5 if calls(nodes, WHOLE) else 1)):
         point = {}
         for name in names:
-            value = unknown_value(f"{name} {trial}", low, high)
+            point[name] = unknown_value(f"{name} {trial}", low, high)
             if name in whole:
-                value = Fraction(2 + int(unknown_value(f"{name} {trial}", 0, 5 + 3 * trial)))
-            elif signed and int(unknown_value(f"sign {name} {trial}", 0, 2)):
-                value = -value
-            point[name] = value
+                point[name] = Fraction(2 + int(unknown_value(f"{name} {trial}", 0, 5 + 3 * trial)))
+            elif signed and unknown_value(f"sign {name} {trial}", 0, 2) < 1:
+                point[name] = -point[name]
         yield point
 
 
-def sampled(nodes: list[tuple], log_base: int | None = None) -> list[list] | None:
-    """Values of several expressions at common points, (points, expressions).
+def sampled(nodes: list[Node], log_base: int | None = None) -> list[list]:
+    """Returns the values of several expressions at common points, (points, expressions).
 
-    Points where one of them leaves the reals are dropped if three others remain. None where there are too few points.
+    Points where one of them leaves the reals are dropped if three others remain. Raises NoValue for too few points.
     """
-    real, left = [], []
-    rounded = any(
-        part[0] == "call" and part[1] in ("floor", "ceil", "gcd", "lcm") for node in nodes for part in parts_of(node)
-    )
-    with mp.workdps(80):
-        for point in points(nodes):
-            try:
-                row, departed = [], False
-                for node in nodes:
-                    evaluator = Evaluator(point, log_base)
-                    value = evaluator(node)
-                    if not finite(value):
-                        raise NoValue("infinite")
-                    row.append(value)
-                    departed |= evaluator.left_reals
-                (left if departed else real).append(row)
-            except (NoValue, ZeroDivisionError, OverflowError, ValueError):
-                continue
-            if len(real) == 5 and not rounded:
-                break
-    rows = real if len(real) >= 3 else real + left
-    return rows if len(rows) >= 3 else None
+    inside, outside = [], []
+    for point in points(nodes):
+        evaluators = [Evaluator(point, log_base) for _ in nodes]
+        try:
+            row = [settled(lambda e=e, n=n: e(n), 80) for e, n in zip(evaluators, nodes, strict=True)]
+        except (NoValue, ZeroDivisionError, OverflowError, ValueError):
+            continue
+        if all(map(finite, row)):
+            (outside if any(e.left_reals for e in evaluators) else inside).append(row)
+        if len(inside) == ENOUGH and not calls(nodes, WHOLE):
+            break
+    rows = inside if len(inside) >= 3 else inside + outside
+    if len(rows) < 3:
+        raise NoValue("too few points where the expressions have values")
+    return rows
 
 
-def same_function(a: tuple, gold: tuple, tolerance: float, log_base: int | None = None) -> bool:
-    """Whether two expressions agree wherever both are defined.
+def same_function(a: Node, gold: Node, tolerance: float = 0.0, log_base: int | None = None) -> bool:
+    """Says whether two expressions agree wherever both are defined.
 
-    With a tolerance, a single factor may be off by that much: 2.2 tau and 2.197 tau.
+    With a tolerance, a constant factor may be off by that much: 2.2 tau and 2.197 tau.
     """
     rows = sampled([a, gold], log_base)
-    if rows is None:
-        return False
     with mp.workdps(80):
         if all(near(x, y, 55) for x, y in rows):
             return True
-        if tolerance and all(y != 0 for _, y in rows):
-            ratios = [
-                x / y for x, y in ((mp.mpf(1) * Evaluator({}).number(x), Evaluator({}).number(y)) for x, y in rows)
-            ]
-            return all(near(r, ratios[0], 40) for r in ratios) and abs(ratios[0] - 1) < tolerance
-    return False
-
-
-def proportional(a: tuple, gold: tuple, positive: bool, log_base: int | None = None) -> bool:
-    """Whether one expression is a constant multiple of the other, by a positive constant if `positive`; not zero."""
-    rows = sampled([a, gold], log_base)
-    if rows is None:
-        return False
-    number = Evaluator({}).number
-    with mp.workdps(80):
-        rows = [(number(x), number(y)) for x, y in rows]
-        if any(abs(x) < mp.mpf(10) ** -50 or abs(y) < mp.mpf(10) ** -50 for x, y in rows):
+        if not tolerance or any(y == 0 for _, y in rows):
             return False
-        ratios = [x / y for x, y in rows]
+        ratios = [real(x) / real(y) for x, y in rows]
+        return all(near(r, ratios[0], 40) for r in ratios) and bool(abs(ratios[0] - 1) < tolerance)
+
+
+def is_zero(node: Node, log_base: int | None = None) -> bool:
+    return all(value == 0 for (value,) in sampled([node], log_base))
+
+
+def proportional(a: Node, gold: Node, positive: bool, log_base: int | None = None) -> bool:
+    """Says whether one expression is a constant multiple of the other, by a positive constant if `positive`; not zero."""
+    rows = sampled([a, gold], log_base)
+    with mp.workdps(80):
+        if any(x == 0 or y == 0 for x, y in rows):
+            return False
+        ratios = [real(x) / real(y) for x, y in rows]
         if positive and not (isinstance(ratios[0], mp.mpf) and ratios[0] > 0):
             return False
         return all(near(r, ratios[0], 50) for r in ratios)
