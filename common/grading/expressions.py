@@ -1,10 +1,22 @@
-r"""Reads the expressions of an answer: sums, products, powers, functions, brackets, matrices (grammar: see reader.py)."""
+r"""Reads the expressions of an answer: sums, products, powers, functions, brackets, matrices.
+
+The grammar, and the nodes that are returned, are described in reader.py.
+"""
 
 import re
 from fractions import Fraction
 
-from common.grading.tokens import CIRCUMFLEX, FUNCTION_SYNONYMS, FUNCTIONS, GREEK_NAMES, PLAIN_FUNCTIONS, PLAIN_NAMES
-from common.grading.tokens import CONNECTIVES, Token, Unreadable
+from common.grading.tokens import (
+    CIRCUMFLEX,
+    CONNECTIVES,
+    FUNCTION_SYNONYMS,
+    FUNCTIONS,
+    GREEK_NAMES,
+    PLAIN_FUNCTIONS,
+    PLAIN_NAMES,
+    Token,
+    Unreadable,
+)
 from common.grading.units import unit_of
 
 Node = tuple

@@ -21,9 +21,9 @@ From `sum` on it is read by expressions.py. The tree is made of tuples whose fir
     union a b | inter a b | minus a b | rel (sides) (relations) | text (words) | qty t scale dimension
     ratio (items) | time hour minute half | mod t modulus | base value base digits
 
-Letters keep their case. Letters in upright type (\text, \mathrm) or words in plain text are words, and a word after a value
-is its unit; a letter in italics is a variable, so that 2s is twice s. The loose reading also takes "3 m" and "3 m/s" for a
-length and a speed; it is for answers to a question whose answer is a number.
+Letters keep their case. Letters in upright type (\text, \mathrm) or words in plain text are words, and a word after a
+value is its unit; a letter in italics is a variable, so that 2s is twice s. The loose reading also takes "3 m" and
+"3 m/s" for a length and a speed; it is for answers to a question whose answer is a number.
 """
 
 import re
@@ -42,25 +42,26 @@ from common.grading.expressions import (
     list_of,
     literal,
 )
-from common.grading.tokens import CONNECTIVES, Token, Unreadable, tokens_of
+from common.grading.tokens import CONNECTIVES, Unreadable, tokens_of
 from common.grading.units import COUNTS, MAGNITUDES, number_word, singular, unit_of
 
 MAX_LENGTH = 4000  # characters; what is longer is compared by its spelling
 
 RELATIONS = {"=", "<", ">", "le", "ge", "ne", "approx", "equiv", "in"}
 LEAD_WORDS = set(  # words that may stand before a value without a colon or a verb
-    "we get got have obtain either both the number numbers value values answer answers ratio final result total sum rs there"
-    " is are then so thus hence therefore find equal equals pair pairs point points solution solutions roots".split()
+    "we get got have obtain either both the number numbers value values answer answers ratio final result total sum rs "
+    "there is are then so thus hence therefore find equal equals pair pairs point points solution solutions roots".split()
 )
 LEAD_VERBS = {"is", "are", "equals", "be", "was", "has", "becomes"}
 HEDGES = set("about approximately roughly around approx exactly only precisely therefore thus so".split())
 REMARKS = set("for where with here whenever since because as".split())
 MEANINGFUL = (
     set(  # words beside a value that make it another one, or several
-        "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds fourth "
-        "quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth thousandths root "
-        "roots to than greater above below under up down if unless except without modulo base th st nd rd negative positive point "
-        "out either maximum minimum infinitely off remainder power lakh crore myriad digit double triple twice nearly almost".split()
+        "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds "
+        "fourth quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth "
+        "thousandths root roots to than greater above below under up down if unless except without modulo base th st nd rd "
+        "negative positive point out either maximum minimum infinitely off remainder power lakh crore myriad digit double "
+        "triple twice nearly almost".split()
     )
     | set(MAGNITUDES)
     | set(COUNTS)

@@ -1,6 +1,7 @@
-r"""Sets of real numbers: intervals, unions, inequalities in one unknown and set builders as disjoint intervals in order.
+r"""Sets of real numbers: intervals, unions, inequalities in one unknown and set builders, as disjoint intervals.
 
-(-\infty, -1) \cup (4, \infty), x < -1 or x > 4, ]-\infty, -1[ \cup ]4, \infty[ and \{x \mid x < -1 or x > 4\} are one set.
+(-\infty, -1) \cup (4, \infty), x < -1 or x > 4, ]-\infty, -1[ \cup ]4, \infty[ and \{x \mid x < -1 or x > 4\} are the
+same set.
 """
 
 import itertools

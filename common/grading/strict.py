@@ -10,7 +10,7 @@ compares by the rule of that kind. Each rule is a function here, named after its
     residue                `same_residue`
     equation               `same_equation`    a constant factor, sides in any order, solved for a name; x = 5 is 5
     inequality             `same_inequality`, `same_order`
-    interval, union        `same_region`      intervals, inequalities, set builders, as sets of real numbers (regions.py)
+    interval, union        `same_real_sets`   intervals, inequalities, set builders (same_region of regions.py)
     tuple, vector          `same_tuple`       in order; by names; in any brackets that mean the same
     set, list              `same_collection`  in any order, each element once
     matrix                 `same_matrix`
@@ -18,10 +18,10 @@ compares by the rule of that kind. Each rule is a function here, named after its
     choice, row of letters `same_choice`, `same_letters`
     word                   `same_text`
 
-Sources: the golds of MATH, MinervaMath, AIME, HMMT, DeepScaleR and GSM8K, reports on the graders of public repositories,
-and for what may be set otherwise the policies in common/README.md. What cannot be read is right only if it is spelled like
-the gold answer. Nothing evaluates text as code, and no comparison runs long: numbers are bounded in size, expressions in
-steps.
+Sources: the golds of MATH, MinervaMath, AIME, HMMT, DeepScaleR and GSM8K, reports on the graders of public
+repositories, and for what may be set otherwise the policies in common/README.md. What cannot be read is right only if
+it is spelled like the gold answer. Nothing evaluates text as code, and no comparison runs long: numbers are bounded in
+size, expressions in steps.
 """
 
 import re
@@ -36,8 +36,18 @@ from common.grading.reader import MAX_LENGTH, read
 from common.grading.regions import ORDER, TURNED, all_reals, is_region
 from common.grading.regions import same_region as same_real_sets
 from common.grading.tokens import CIRCUMFLEX, Unreadable, characters
-from common.grading.tree import COLLECTIONS, PLAIN_BRACKETS, commuted, has_signs, is_name, parts_of, simplified, spread
-from common.grading.tree import substituted, unknowns
+from common.grading.tree import (
+    COLLECTIONS,
+    PLAIN_BRACKETS,
+    commuted,
+    has_signs,
+    is_name,
+    parts_of,
+    simplified,
+    spread,
+    substituted,
+    unknowns,
+)
 from common.grading.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
@@ -93,7 +103,7 @@ def spelling(text: str) -> str:
 
 
 def readings(answer: str, gold: Node) -> list[Node]:
-    """Returns the trees of an answer in the readings that the gold's kind allows: of units, and of commas in numbers."""
+    """Returns the trees of an answer in the readings of units and commas that the gold's kind allows."""
     value = gold[1] if gold[0] == "qty" else gold
     options = [(False, "auto")]
     if not unknowns(value):
@@ -179,7 +189,7 @@ def without_name_if_alone(node: Node, other: Node) -> Node:
 
 
 def same_value(a: Node, g: Node, context: Context) -> bool:
-    """Compares numbers and expressions by value: constants exactly or within the tolerance, others at several points."""
+    """Compares values: constants exactly or within the tolerance, expressions with unknowns at several points."""
     if a[0] == g[0] == "num":
         return values.within(a[1], g[1], context.tolerance)
     a, g = with_common_names(a, g)
@@ -213,7 +223,7 @@ def same_quantity(a: Node, g: Node, context: Context) -> bool:
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
-    """Compares percentages: 25% is 25% or 25; a gold 1/4 may be answered 25%, a gold of 1 or more also by its percentage."""
+    """Compares percentages: a gold 25% is 25% or 25, a gold 1/4 is 25%; a gold 25 may be answered 25% too."""
     if g[0] == "pct":
         return same(a[1] if a[0] == "pct" else a, g[1], context)
     if same_value(("div", a[1], HUNDRED), g, context):
@@ -405,7 +415,7 @@ def same_tuple(a: Node, g: Node, context: Context) -> bool:
 
 
 def components_of(node: Node, other: Node) -> tuple | None:
-    r"""Returns the components of a tuple, a row, a column, or of a sum of \mathbf i, \mathbf j; None for other answers."""
+    r"""Returns the components of a tuple, a row, a column, or a sum of \mathbf i, \mathbf j; None for other answers."""
     if node[0] == "tuple":
         return node[3] if node[1:3] in PLAIN_BRACKETS else None
     if node[0] == "mat":

@@ -41,8 +41,8 @@ VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 
 LETTERS_OF_GREEK = "αβγδϵεζηθικλμµνξπρστυφϕχψω ΓΔΘΛΞΠΣΥΦΨΩ"
 NAMES_OF_GREEK = (
-    "alpha beta gamma delta epsilon epsilon zeta eta theta iota kappa lambda mu mu nu xi pi rho sigma tau upsilon phi phi "
-    "chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+    "alpha beta gamma delta epsilon epsilon zeta eta theta iota kappa lambda mu mu nu xi pi rho sigma tau upsilon phi "
+    "phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
 ).split()
 GREEK_NAMES = set(NAMES_OF_GREEK)
 
@@ -65,7 +65,7 @@ ASCII_FORMS = dict(pair.split() for pair in ("+/- \\pm", "+- \\pm", "<= \\le", "
 
 
 def characters(text: str) -> str:
-    """Returns the text with Unicode's mathematical characters in LaTeX, and with what was cut off or escaped repaired."""
+    """Returns the text with Unicode's mathematical characters in LaTeX; closes braces that were cut off."""
     if not text.isascii():
         text = "".join(CHARACTERS.get(c, c) for c in text)
         text = re.sub(rf"(\d)(?=[{VULGAR}])", r"\1 ", text)
@@ -90,9 +90,9 @@ def characters(text: str) -> str:
 # ---------------------------------------------------------------- commands
 
 STYLES = set(
-    "mathbf boldsymbol bm bf mathit it mathsf sf mathtt tt bold pmb displaystyle textstyle scriptstyle large Large LARGE "
-    "huge Huge small tiny normalsize footnotesize limits nolimits left right middle bigl bigr Bigl Bigr biggl biggr Biggl "
-    "Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut centering mathopen "
+    "mathbf boldsymbol bm bf mathit it mathsf sf mathtt tt bold pmb displaystyle textstyle scriptstyle large Large "
+    "LARGE huge Huge small tiny normalsize footnotesize limits nolimits left right middle bigl bigr Bigl Bigr biggl "
+    "biggr Biggl Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut centering mathopen "
     "mathclose mathord mathrel mathbin smash mathnormal enclose".split()
 )
 TEXT = set("text textrm textbf textit textnormal textsf texttt textsc textup mbox hbox emph textsl".split())

@@ -9,8 +9,8 @@ from common.grading.expressions import Node, list_of, product_of
 from common.grading.tokens import Unreadable
 
 KINDS = set(
-    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter minus rel "
-    "text qty ratio time mod base".split()
+    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter minus "
+    "rel text qty ratio time mod base".split()
 )
 COLLECTIONS = {"list", "set", "tuple", "union", "inter", "minus", "builder"}
 PLAIN_BRACKETS = (("(", ")"), ("[", "]"))
@@ -70,7 +70,7 @@ def bits(*numbers: Fraction) -> int:
 
 @lru_cache(8192)
 def simplified(node: Node) -> Node:
-    """Returns a tree without grouping brackets, whose rational numbers are folded and whose vectors are multiplied out."""
+    """Returns a tree without grouping brackets, with rational numbers folded and vectors multiplied by their factors."""
     node = mapped(node, simplified)
     kind = node[0]
     if kind == "group":
@@ -147,7 +147,7 @@ def added(terms: list[Node]) -> Node:
 
 
 def measured(value: Node, scale: Fraction, dimension: tuple) -> Node:
-    """A number with a unit; two units are multiplied, except that money may be named twice (\\$5 dollars, \\$5 cash)."""
+    """A number with a unit; two units are multiplied, except that money may be named twice (\\$5 dollars)."""
     if value[0] == "qty":
         if value[2:] == (scale, dimension) or value[3] == (("money", 1),) and str(dimension).startswith("(('noun"):
             return value
@@ -197,7 +197,7 @@ def spread(node: Node) -> Node:
 
 
 def is_name(node: Node, value: Node | None = None) -> bool:
-    """Whether a side of an equation only names what the other side, `value`, is: x, f(x), a_{10}, P(A), AB = 5, |AB| = 5."""
+    """Whether a side of an equation only names what the other side is: x, f(x), a_{10}, P(A), and AB in AB = 5."""
     if node[0] == "group":
         return is_name(node[1], value)
     if node[0] == "sym" or node == ("const", "e"):

@@ -1,9 +1,9 @@
 """Values of expressions: exact where they are rational, else to as many digits as a comparison needs.
 
-Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 60 digits at
-several points: what is analytic and agrees at random points is the same function. The unknowns are positive there, as
-lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n); where absolute values or roundings make the sign matter,
-negative points count too, and where an unknown can only be a whole number (an upper bound, an exponent of -1), it is one.
+Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 55 digits
+at several points: what is analytic and agrees at random points is the same function. The unknowns are positive there,
+as lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n). Where absolute values or roundings make the sign
+matter, negative points count too; an unknown that can only be a whole number (an upper bound, an exponent of -1) is one.
 """
 
 import hashlib
@@ -287,7 +287,7 @@ def settled(evaluate, digits: int):
 
 
 def constant(node: Node, digits: int = 60, log_base: int | None = None):
-    """Returns the value of an expression without unknowns: a Fraction if it is exact, else mpf or mpc; may be infinite."""
+    """Returns the value of an expression without unknowns: a Fraction if exact, else mpf or mpc; may be infinite."""
     value = settled(lambda: Evaluator({}, log_base)(node), digits)
     if isinstance(value, mp.mpc) and value.imag == 0:
         value = value.real
@@ -331,7 +331,7 @@ def calls(nodes: list[Node], names: set[str]) -> bool:
 
 
 def whole_numbers(node: Node) -> set[str]:
-    """Returns the unknowns that can only be whole numbers: bounds of sums, exponents of -1, arguments of gcd, rounded n."""
+    """Returns the unknowns that can only be whole numbers: bounds of sums, exponents of -1, arguments of gcd."""
     found: set[str] = set()
     for part in parts_of(node):
         if part[0] in ("sum", "prod"):
@@ -346,7 +346,7 @@ def whole_numbers(node: Node) -> set[str]:
 
 
 def points(nodes: list[Node]):
-    """Yields points at which expressions are compared: dictionaries of values of all their unknowns, always the same."""
+    """Yields points at which expressions are compared: the values of their unknowns by name, always the same."""
     names = sorted(set().union(*map(unknowns, nodes)))
     whole = set().union(*map(whole_numbers, nodes))
     signed = calls(nodes, SIGNED)
@@ -403,7 +403,7 @@ def is_zero(node: Node, log_base: int | None = None) -> bool:
 
 
 def proportional(a: Node, gold: Node, positive: bool, log_base: int | None = None) -> bool:
-    """Says whether one expression is a constant multiple of the other, by a positive constant if `positive`; not zero."""
+    """Says whether one expression is a constant multiple (positive if asked so) of the other, and not zero."""
     rows = sampled([a, gold], log_base)
     with mp.workdps(80):
         if any(x == 0 or y == 0 for x, y in rows):
