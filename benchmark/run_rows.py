@@ -264,7 +264,8 @@ class Shared:
         }
         key = json.dumps([args.sampler, args.max_total_tokens, shape, options], sort_keys=True, default=str)
         if key not in self.samplers:
-            if device.type == "cuda" and self.samplers:
+            engines = [sampler for sampler in self.samplers.values() if hasattr(sampler, "llm")]
+            if device.type == "cuda" and args.sampler != "transformers" and engines:
                 raise RowError("this row needs a second engine on the GPU: put it into another input, see run_rows.py.")
             started = start_sampler(args.sampler, model, args.max_total_tokens, device=device, **options)
             self.samplers[key] = Open(started)
@@ -381,8 +382,6 @@ def run(rows: list[Row], folder: Path, processes: int, show: str) -> int:
             said = f"{result():.0f} s"
         except BrokenProcessPool:
             sys.exit("a process was killed, perhaps for lack of memory: call again to continue, or use fewer processes")
-        except KeyboardInterrupt:
-            sys.exit("stopped: call again to continue")
         except (Exception, SystemExit) as error:  # whatever a script raises, the other rows run
             failed.append(f"{row.name}: {error if isinstance(error, RowError) else type(error).__name__}, log {log}")
             said = "FAILED"
@@ -397,7 +396,8 @@ def run(rows: list[Row], folder: Path, processes: int, show: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shown_as_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown_as_is, allow_abbrev=False)
     parser.add_argument("--folder", type=Path, required=True, help="where logs and the marks of complete rows are kept")
     parser.add_argument("--rows", action="append", default=[], metavar="REGEX", help="only rows whose name matches")
     parser.add_argument("--dry-run", action="store_true", help="print the rows and run nothing")
@@ -413,7 +413,10 @@ def main() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" may close the pipe
         print("\n\n".join(row.text() for row in rows))
         return 0
-    return run(rows, args.folder, args.in_process, args.show)
+    try:
+        return run(rows, args.folder, args.in_process, args.show)
+    except KeyboardInterrupt:
+        sys.exit("stopped: call again to continue")
 
 
 if __name__ == "__main__":

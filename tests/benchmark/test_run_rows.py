@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,20 +17,19 @@ from conftest import ROOT, tiny_model
 
 import common.evaluate
 from benchmark import run_rows
-from common import grading, rollout
-
-Row = run_rows.Row
-
+from benchmark.run_rows import Row, RowError
+from common import rollout
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_names_with_their_commands():
-    text = "# first\npython a.py --x 1\n\npython b.py\n\n#second\n  python c.py\n"
-    assert run_rows.read_rows(text) == [
-        Row("first", ("python a.py --x 1", "python b.py")),
-        Row("second", ("python c.py",)),
-    ]
+def test_rows_are_names_with_what_they_need_notes_and_commands():
+    text = "# first\n#   a note\npython a.py --x 1\n\npython b.py\n\n# second needs first other\n  python c.py\n"
+    first = Row("first", [], ["a note"], ["python a.py --x 1", "python b.py"])
+    second = Row("second", ["first", "other"], [], ["python c.py"])
+    assert run_rows.read_rows(text) == [first, second]
+    assert first.text() == "# first\n#   a note\npython a.py --x 1\npython b.py"
+    assert second.text() == "# second needs first other\npython c.py"
 
 
 @pytest.mark.parametrize(
@@ -44,83 +45,145 @@ def test_rows_of_no_use_are_refused(text, said):
         run_rows.read_rows(text)
 
 
-def test_a_row_is_done_as_long_as_its_commands_stay_the_same(tmp_path, monkeypatch):
-    (tmp_path / "done").mkdir()
-    (tmp_path / "logs").mkdir()
-    monkeypatch.setattr(run_rows, "run_command", lambda command: None)
-    row = Row("a", ("python a.py", "python b.py"))
-    assert not run_rows.is_done(row, tmp_path)
-    run_rows.run_row(row, tmp_path)
-    assert run_rows.is_done(row, tmp_path)
-    assert not run_rows.is_done(Row("a", ("python a.py --more", "python b.py")), tmp_path)
-    assert not run_rows.is_done(Row("a", ("python a.py",)), tmp_path)
-
-
-def test_a_row_that_was_stopped_begins_anew_and_others_keep_their_folders(tmp_path, monkeypatch):
-    for name in ("done", "logs", "a__toy__1__then/resume", "ab__toy__1__then/resume"):
-        (tmp_path / name).mkdir(parents=True)
-    seen = []
-    monkeypatch.setattr(run_rows, "run_command", lambda command: seen.extend(tmp_path.glob("a__*")))
-    run_rows.run_row(Row("a", ("python a.py",)), tmp_path)
-    assert seen == [] and (tmp_path / "ab__toy__1__then/resume").exists()
-
-
-def test_a_row_that_is_done_keeps_its_run_without_the_state_to_resume(tmp_path, monkeypatch):
+@pytest.fixture
+def folder(tmp_path) -> Path:
     for name in ("done", "logs"):
         (tmp_path / name).mkdir()
-    made = [tmp_path / "a__toy__1__now" / name for name in ("resume/step_000002", "checkpoints/step_000002")]
-    monkeypatch.setattr(run_rows, "run_command", lambda command: [path.mkdir(parents=True) for path in made])
-    run_rows.run_row(Row("a", ("python a.py",)), tmp_path)
-    assert [path.exists() for path in made] == [False, True]
+    return tmp_path
 
 
-def test_commands_run_in_order_up_to_the_first_that_fails(tmp_path, monkeypatch):
-    for name in ("done", "logs"):
-        (tmp_path / name).mkdir()
-    ran = []
+class Commands:
+    """Stands in for what runs a command: remembers it, and fails if it says so."""
 
-    def run(command):
-        ran.append(command)
+    def __init__(self):
+        self.ran = []
+
+    def __call__(self, command, log):
+        self.ran.append(command)
         if "bad" in command:
             raise ValueError("the reason")
 
-    monkeypatch.setattr(run_rows, "run_command", run)
+
+def test_a_row_is_complete_as_long_as_its_commands_stay_the_same(folder):
+    row = Row("a", commands=["first", "second"])
+    assert not run_rows.is_complete(row, folder)
+    run_rows.run_row(row, folder, Commands())
+    assert run_rows.is_complete(row, folder)
+    assert not run_rows.is_complete(Row("a", commands=["first --more", "second"]), folder)
+    assert not run_rows.is_complete(Row("a", commands=["first"]), folder)
+
+
+def test_a_row_continues_after_the_commands_that_it_has_completed(folder):
     with pytest.raises(ValueError):
-        run_rows.run_row(Row("a", ("good", "bad", "never")), tmp_path)
-    assert ran == ["good", "bad"]
-    assert "the reason" in (tmp_path / "logs/a.log").read_text() and not (tmp_path / "done/a").exists()
+        run_rows.run_row(Row("a", commands=["one", "bad", "three"]), folder, first := Commands())
+    assert first.ran == ["one", "bad"] and "the reason" in (folder / "logs/a.log").read_text()
+    assert not run_rows.is_complete(Row("a", commands=["one"]), folder)
+    run_rows.run_row(Row("a", commands=["one", "two", "three"]), folder, second := Commands())
+    assert second.ran == ["two", "three"]
 
 
-def test_a_star_stands_for_one_path_and_a_best_file_for_its_checkpoint(tmp_path):
-    checkpoints = tmp_path / "run__toy__1__now" / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    (checkpoints / "best_held_out.json").write_text('{"step": 20, "checkpoint": "step_000020"}')
-    assert run_rows.path_of(f"{tmp_path}/run__*") == str(tmp_path / "run__toy__1__now")
-    best = run_rows.path_of(f"{tmp_path}/run__*/checkpoints/best_held_out.json")
-    assert best == str(checkpoints / "step_000020")
-    with pytest.raises(ValueError, match="0 paths"):
-        run_rows.path_of(f"{tmp_path}/other__*")
-    (tmp_path / "run__toy__2__now").mkdir()
-    with pytest.raises(ValueError, match="2 paths"):
-        run_rows.path_of(f"{tmp_path}/run__*")
+def test_a_row_whose_commands_have_changed_starts_again_and_loses_nothing(folder):
+    for name in ("a__toy__1__then", "ab__toy__1__then"):
+        (folder / name).mkdir()
+    run_rows.run_row(Row("a", commands=["one"]), folder, Commands())
+    run_rows.run_row(Row("a", commands=["other"]), folder, commands := Commands())
+    assert commands.ran == ["other"]
+    assert {path.name for path in folder.glob("*__*")} == {"ab__toy__1__then"}
+    assert (folder / "replaced" / "a__toy__1__then").exists()
 
 
-# --- what rows share --------------------------------------------------------------------------------------------------
+def test_a_complete_row_keeps_its_run_without_the_state_to_resume(folder):
+    made = [folder / "a__toy__1__now" / name for name in ("resume/step_000002", "checkpoints/step_000002")]
+    run_rows.run_row(Row("a", commands=["one"]), folder, lambda *_: [path.mkdir(parents=True) for path in made])
+    assert [path.exists() for path in made] == [False, True]
+
+
+def test_the_rows_that_a_row_needs_must_be_complete(folder):
+    with pytest.raises(RowError, match="needs base, which is not complete"):
+        run_rows.run_row(Row("a", needs=["base"], commands=["one"]), folder, Commands())
+    run_rows.run_row(Row("base", commands=["one"]), folder, Commands())
+    run_rows.run_row(Row("a", needs=["base"], commands=["one"]), folder, Commands())
+
+
+# --- training runs ----------------------------------------------------------------------------------------------------
+
+
+def training(folder: Path, num_steps: int = 40) -> str:
+    return f"torchrun rloo_task.py --num-steps {num_steps} --exp-name t --output-dir {folder}"
+
+
+def put_run(folder: Path, time: str, *steps: int, resume: bool = True) -> Path:
+    run = folder / f"t__model__42__{time}"
+    run.mkdir()
+    for step in steps:
+        (run / f"checkpoints/step_{step:06d}").mkdir(parents=True)
+        (run / f"checkpoints/step_{step:06d}/config.json").touch()
+    if resume:
+        (run / "resume").mkdir()
+        (run / "resume/latest.json").write_text("{}")
+    return run
+
+
+def test_a_run_that_was_stopped_continues_the_newest_first(tmp_path):
+    put_run(tmp_path, "20260101-000000", 0)
+    newest = put_run(tmp_path, "20260102-000000", 0, 20)
+    (tmp_path / "tt__model__42__20260103-000000").mkdir()  # of another row
+    assert run_rows.to_call(training(tmp_path)) == f"{training(tmp_path)} --resume {newest}"
+
+
+def test_a_finished_run_is_not_trained_again_and_a_longer_one_is(tmp_path):
+    run = put_run(tmp_path, "20260101-000000", 0, 40)
+    assert run_rows.to_call(training(tmp_path)) is None
+    assert run_rows.to_call(training(tmp_path, 60)) == f"{training(tmp_path, 60)} --resume {run}"
+
+
+def test_a_run_with_checkpoints_and_nothing_to_resume_is_left_alone(tmp_path):
+    run = put_run(tmp_path, "20260101-000000", 20, resume=False)
+    with pytest.raises(RowError, match="move it away"):
+        run_rows.to_call(training(tmp_path))
+    assert run.exists()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(tmp_path):
+    run = put_run(tmp_path, "20260101-000000", resume=False)
+    assert run_rows.to_call(training(tmp_path)) == training(tmp_path)
+    assert not run.exists()
+
+
+def test_other_commands_are_called_as_they_are(tmp_path):
+    assert run_rows.to_call("python beam_eval.py --model x") == "python beam_eval.py --model x"
+
+
+def test_a_star_stands_for_one_path(tmp_path):
+    (tmp_path / "a run__1").mkdir()
+    command = f"python -m common.evaluate --run {tmp_path}/a*__* --n 2"
+    assert shlex.split(run_rows.with_paths(command))[-3:] == [f"{tmp_path}/a run__1", "--n", "2"]
+    with pytest.raises(RowError, match="matches 0 paths, not one"):
+        run_rows.with_paths(f"x {tmp_path}/other__*")
+    (tmp_path / "a run__2").mkdir()
+    with pytest.raises(RowError, match="matches 2 paths, not one: .*1, .*2"):
+        run_rows.with_paths(command)
+
+
+# --- what rows share in one process -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """(kind, model) of each sampler that was started, while scripts share them."""
+    """(kind, model) of each sampler that is started."""
     starts = []
 
     class Sampler:
         def __init__(self, kind):
-            self.waiting = []
+            self.pushed = self.asleep = None
             if kind == "vllm":
                 self.llm = None
 
         def push(self, pairs):
-            self.pushed = dict(pairs)
+            self.pushed, self.asleep = dict(pairs), False
+
+        def sleep(self):
+            self.asleep = True
 
         def close(self):
             raise AssertionError("the next script needs it")
@@ -130,9 +193,6 @@ def started(monkeypatch):
         return Sampler(kind)
 
     monkeypatch.setattr(rollout, "start_sampler", start)
-    monkeypatch.setattr(grading, "Grader", grading.Grader)
-    monkeypatch.setattr(run_rows, "SAMPLERS", {})
-    run_rows.share_samplers_and_graders()
     return starts
 
 
@@ -151,50 +211,81 @@ def models(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_sampler_is_shared_by_models_of_one_shape_and_gets_the_weights_of_each(started, models):
-    cpu = torch.device("cpu")
-    one = rollout.start_sampler("vllm", models / "tiny", 64, device=cpu)
-    one.waiting.append("a request of a script that failed")
-    one.close()  # as every script does
-    training = dict(dtype=torch.float32, device=cpu, gpu_memory_utilization=0.4)
-    other = rollout.start_sampler("vllm", models / "other", 64, **training)
-    assert other is one and not one.waiting and started == [("vllm", "tiny")]
+def asked(model: Path | str, window: int = 64, kind: str = "vllm", **more) -> SimpleNamespace:
+    """The arguments of a script, as far as samplers depend on them."""
+    return SimpleNamespace(
+        model=str(model), sampler=kind, max_total_tokens=window, seed=1, num_grading_workers=1, **more
+    )
+
+
+def weights_of(model: Path) -> dict:
     from transformers import AutoModelForCausalLM
 
-    weights = AutoModelForCausalLM.from_pretrained(models / "other").state_dict()
+    return AutoModelForCausalLM.from_pretrained(model, dtype="auto").state_dict()
+
+
+def test_an_evaluation_gets_the_sampler_of_another_row_with_its_own_weights(started, models):
+    shared = run_rows.Shared()
+    one = shared.sampler(asked(models / "tiny"), trains=False)
+    one.close()  # as scripts do
+    other = shared.sampler(asked(models / "other", dtype="float32", gpu_memory_utilization=0.4), trains=False)
+    assert other is one and started == [("vllm", "tiny")]
+    weights = weights_of(models / "other")
     assert set(one.pushed) == set(weights) and all(torch.equal(one.pushed[name], weights[name]) for name in weights)
-    assert rollout.start_sampler("vllm", models / "rough", 64, device=cpu) is one  # computes in float32 all the same
+    assert shared.sampler(asked(models / "rough"), trains=False) is one  # computes in float32 all the same
+
+
+def test_training_gets_a_sampler_that_sleeps_until_the_first_push(started, models):
+    shared = run_rows.Shared()
+    one = shared.sampler(asked(models / "tiny"), trains=True)
+    assert one.asleep and one.pushed is None
+    shared.sampler(asked(models / "tiny"), trains=False)
+    assert not one.asleep
+    assert shared.sampler(asked(models / "other"), trains=True) is one and one.asleep
+
+
+def test_the_evaluation_of_a_run_gets_the_sampler_of_its_shape(started, models, tmp_path):
+    shared = run_rows.Shared()
+    one = shared.sampler(asked(models / "tiny"), trains=True)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RowError, match="has no checkpoint"):
+        shared.sampler(asked("", run=[str(tmp_path)]), trains=False)
+    (tmp_path / "checkpoints" / "step_000002").symlink_to(models / "other")
+    assert shared.sampler(asked("", run=[str(tmp_path)]), trains=False) is one and one.pushed is None
 
 
 @pytest.mark.parametrize(
     "model,window,options",
-    [
-        ("wide", 64, {}),
-        ("stops", 64, {}),
-        ("tiny", 96, {}),
-        ("tiny", 64, {"dtype": torch.bfloat16}),
-        ("tiny", 64, {"max_logprobs": 8}),
-    ],
+    [("wide", 64, {}), ("stops", 64, {}), ("tiny", 96, {}), ("tiny", 64, {"dtype": "bfloat16"})],
 )
 def test_a_sampler_that_differs_is_started(started, models, model, window, options):
-    cpu = torch.device("cpu")
-    one = rollout.start_sampler("vllm", models / "tiny", 64, device=cpu)
-    assert rollout.start_sampler("vllm", models / model, window, device=cpu, **options) is not one
+    shared = run_rows.Shared()
+    one = shared.sampler(asked(models / "tiny"), trains=False)
+    assert shared.sampler(asked(models / model, window, **options), trains=False) is not one
     assert len(started) == 2
 
 
 def test_a_second_engine_in_a_process_is_refused_on_a_gpu(started, models, monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    rollout.start_sampler("transformers", models / "wide", 64, device=cpu)
-    rollout.start_sampler("vllm", models / "tiny", 64, device=cpu)
-    rollout.start_sampler("vllm", models / "other", 64, device=cpu)
-    rollout.start_sampler("transformers", models / "tiny", 64, device=cpu)
-    with pytest.raises(ValueError, match="another input"):
-        rollout.start_sampler("vllm", models / "wide", 64, device=cpu)
+    monkeypatch.setattr("common.run.start_processes", lambda seed: torch.device("cuda"))
+    shared = run_rows.Shared()
+    shared.sampler(asked(models / "wide", kind="transformers"), trains=False)
+    shared.sampler(asked(models / "tiny"), trains=False)
+    shared.sampler(asked(models / "other"), trains=False)
+    shared.sampler(asked(models / "tiny", kind="transformers"), trains=False)
+    with pytest.raises(RowError, match="another input"):
+        shared.sampler(asked(models / "wide"), trains=False)
 
 
-# --- the program ------------------------------------------------------------------------------------------------------
+def test_grading_workers_are_shared_and_left_open(monkeypatch):
+    made = []
+    monkeypatch.setattr("common.grading.Grader", lambda workers: made.append(workers) or SimpleNamespace(close=None))
+    shared = run_rows.Shared()
+    one = shared.grader(asked("x"))
+    one.close()  # would fail if it reached the pool
+    assert shared.grader(asked("y")) is one and made == [1]
+
+
+# --- a process per command --------------------------------------------------------------------------------------------
 
 
 def call(folder: Path, rows: str, *arguments: str) -> subprocess.Popen:
@@ -205,6 +296,86 @@ def call(folder: Path, rows: str, *arguments: str) -> subprocess.Popen:
     process.stdin.close()
     process.stdin = None
     return process
+
+
+THREE = """
+# good
+echo 1 >>{0}/ran
+# bad
+echo 2 >>{0}/ran
+echo the reason >&2; exit 4
+echo never >>{0}/ran
+# after
+#   a note
+echo 3 >>{0}/ran
+# dependent needs bad
+echo 4 >>{0}/ran
+"""
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """(exit code, output, errors, what ran) of two calls with the same rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    calls = []
+    for _ in range(2):
+        process = call(folder / "out", THREE.format(folder))
+        output, errors = process.communicate(timeout=60)
+        calls.append((process.returncode, output, errors, (folder / "ran").read_text().split()))
+        (folder / "ran").write_text("")
+    return folder / "out", calls
+
+
+def test_a_row_that_fails_is_listed_and_the_others_run(twice):
+    folder, ((code, output, errors, ran), _) = twice
+    assert code == 1 and ran == ["1", "2", "3"]
+    assert errors.splitlines() == [
+        "rows that failed:",
+        f"bad: exit code 4, log {folder}/logs/bad.log",
+        f"dependent: needs bad, which is not complete, log {folder}/logs/dependent.log",
+    ]
+    assert "the reason" in (folder / "logs/bad.log").read_text() and "4/4  dependent  FAILED" in output
+
+
+def test_a_second_call_runs_what_is_left(twice):
+    _, (_, (code, output, _, ran)) = twice
+    assert code == 1 and ran == [] and "2 of 4 rows are complete" in output  # of bad, the command that fails
+
+
+def test_rows_are_chosen_by_all_expressions_and_lines_of_the_log_are_shown(tmp_path):
+    arguments = ["--rows", "^(good|after|bad)$", "--rows", "a", "--show", "^the"]
+    process = call(tmp_path / "out", THREE.format(tmp_path), *arguments)
+    output, _ = process.communicate(timeout=60)
+    assert (tmp_path / "ran").read_text().split() == ["2", "3"] and "\n    the reason\n" in output
+
+
+def test_a_signal_reaches_the_command_that_runs_and_no_other_begins(tmp_path):
+    slow = f"trap 'touch {tmp_path}/saved; exit 75' TERM; touch {tmp_path}/begun; while true; do sleep 0.1; done"
+    process = call(tmp_path / "out", f"# a\n{slow}\n# b\ntouch {tmp_path}/b\n")
+    try:
+        wait_for(tmp_path / "begun", process)
+        os.kill(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1 and "stopped: call again to continue" in errors
+    assert (tmp_path / "saved").exists() and not (tmp_path / "b").exists()
+    assert not (tmp_path / "out" / "done" / "a").exists()
+
+
+def test_dry_run_needs_nothing_that_has_to_be_installed(tmp_path):
+    command = [sys.executable, "-S", "-I", "-c"]  # without site-packages
+    command.append(f"import sys; sys.path.insert(0, {str(ROOT)!r}); import benchmark.run_rows, benchmark.tables.paper")
+    subprocess.run(command, check=True, timeout=60)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+    # --- rows inside a process ----------------------------------------------------------------------------------------
 
 
 def metrics_of(folder: Path, name: str) -> list[dict]:
@@ -235,7 +406,7 @@ def ran(models, tmp_path_factory):
         return f"# {name}\npython rloo_tilted.py --model {models / model} {train} --exp-name {name} {' '.join(more)}\n"
 
     rows = evaluate("stops", models / "stops") + tilted("first", "tiny") + tilted("between", "other", "--seed 1")
-    rows += f"python -m common.evaluate --model {folder}/between__*/checkpoints/best_held_out.json {shared} --n 4\n"
+    rows += f"python -m common.evaluate --run {folder}/between__* --checkpoint last best_held_out {shared} --n 4\n"
     rows += "# broken\npython rloo_task.py --dataset no.jsonl --model toy\n"
     rows += (
         tilted("again", "tiny")
@@ -245,7 +416,7 @@ def ran(models, tmp_path_factory):
     for name in ("done", "logs", "first__tiny__42__20200101-000000"):
         (folder / name).mkdir()
     (folder / "done" / "finished").write_text("python never.py\n")
-    process = call(folder, rows, "--rows", "^(?!left)")
+    process = call(folder, rows, "--rows", "^(?!left)", "--in-process", "1")
     out, err = process.communicate(timeout=600)
     return folder, shared, process.returncode, out, err
 
@@ -258,10 +429,10 @@ def test_a_failed_row_is_listed_with_its_log_while_the_others_go_on(ran):
     assert "no.jsonl" in log.read_text()
     done = {"stops", "first", "between", "again", "base", "finished"}
     assert {path.name for path in (folder / "done").iterdir()} == done
-    assert "1 of 7 rows have their results" in out and "6/6" in out
+    assert "1 of 7 rows are complete" in out and "6/6" in out
 
 
-def test_a_stopped_row_is_begun_anew_in_the_program_too(ran):
+def test_a_run_without_a_checkpoint_starts_again_in_the_program_too(ran):
     (run,) = ran[0].glob("first__*")
     assert not run.name.endswith("20200101-000000") and not (run / "resume").exists()
 
@@ -285,17 +456,11 @@ def test_an_evaluation_gives_the_same_after_others_as_alone(ran, models, tmp_pat
     assert problems[0] == problems[1]
 
 
-def test_the_best_checkpoint_of_a_row_is_evaluated(ran):
+def test_the_checkpoints_of_a_row_are_evaluated_by_name(ran):
     (run,) = ran[0].glob("between__*")
     best = json.loads((run / "checkpoints" / "best_held_out.json").read_text())["checkpoint"]
-    assert [path.name for path in (run / "results").iterdir()] == [best]
-
-
-def test_a_checkpoint_shares_the_sampler_of_its_base(ran, started, models):
-    cpu = torch.device("cpu")
-    (checkpoint,) = ran[0].glob("first__*/checkpoints/step_000002")
-    base = rollout.start_sampler("vllm", models / "tiny", 24, device=cpu)
-    assert rollout.start_sampler("vllm", checkpoint, 24, device=cpu) is base
+    rows = json.loads((run / "results" / "summary.json").read_text())["results"]
+    assert {row["checkpoint"]: row["step"] for row in rows} == {"last": 2, "best_held_out": int(best[-6:])}
 
 
 @pytest.fixture
@@ -307,11 +472,11 @@ def slow(tmp_path):
     script = f"{head}@dataclass\nclass Args:\n    name: str\n\ndef main(args):\n{body}"
     (tmp_path / "slow.py").write_text(script)
     names = ("a", "b", "c")
-    process = call(tmp_path / "out", "".join(f"# {n}\npython {tmp_path}/slow.py --name {n}\n" for n in names))
+    process = call(
+        tmp_path / "out", "".join(f"# {n}\npython {tmp_path}/slow.py --name {n}\n" for n in names), "--in-process", "1"
+    )
     try:
-        while not (tmp_path / "a").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_for(tmp_path / "a", process)
         yield process
     finally:
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""benchmark/small_*.sh and miniature/observations.sh: the rows that they run, and the data of the small model."""
+"""small_model/smollm2.sh and miniature/observations.sh: the rows that they run, and the data of the small model."""
 
 import hashlib
 import json
@@ -84,11 +84,9 @@ def test_a_row_is_named_for_what_it_runs_and_its_last_and_best_checkpoints_are_e
         tilted = f"_alpha{args.alpha:g}_beta{beta[args.beta]}" if method == "tilted" else ""
         assert name == args.exp_name == f"{'fixed_' * args.fixed_length}{method}{tilted}"
         assert (args.num_steps, args.output_dir) == (60, "runs/small")
-        last, best = (
-            f"runs/small/{name}__*/checkpoints/step_000060",
-            f"runs/small/{name}__*/checkpoints/best_held_out.json",
-        )
-        assert [e.model for _, e in evaluations] == [last, best]
+        ((_, evaluation),) = evaluations
+        assert evaluation.run == [f"runs/small/{name}__*"]
+        assert evaluation.checkpoint == ["last", "best_held_out"] and evaluation.n == 16
 
 
 def test_all_rows_have_one_model_window_and_prompt_so_that_they_share_an_engine(small):
@@ -96,7 +94,7 @@ def test_all_rows_have_one_model_window_and_prompt_so_that_they_share_an_engine(
     for commands in small.values():
         for _, args in commands:
             shared.add((args.max_total_tokens, args.prompt_file or "", args.examples_file))
-            assert args.model == "HuggingFaceTB/SmolLM2-135M-Instruct" or args.model.startswith("runs/small/")
+            assert args.model == "HuggingFaceTB/SmolLM2-135M-Instruct" or args.run[0].startswith("runs/small/")
     assert len(shared) == 1 and "two_shot" in str(shared)
 
 

@@ -1,16 +1,18 @@
-"""benchmark/throughput.py in its CPU form: the script's own step on a tiny shape, exact tokens, exact FLOPs and MFU."""
+"""benchmark/speed: throughput.py in its CPU form, with exact tokens and FLOPs on a tiny shape; the parts of gpu.sh."""
 
 import importlib
-import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import torch
 import tyro
 from conftest import ROOT
 
+from benchmark.run_rows import read_rows
 from benchmark.speed import throughput
 from benchmark.speed.random_model import config_of
 from benchmark.speed.random_model import main as make_model
@@ -170,30 +172,58 @@ def test_trl_takes_the_same_step(tmp_path):
     assert figures["trl"]["length"] == 12 and figures["trl"]["step"] > 0
 
 
-# --- gpu.sh ---------------------------------------------------------------------------------------------------
+# --- gpu.sh -----------------------------------------------------------------------------------------------------------
+
+GPU = ROOT / "benchmark" / "speed" / "gpu.sh"
 
 
-def test_every_command_of_gpu_has_a_limit_and_parses():
-    script = ROOT / "benchmark" / "speed" / "gpu.sh"
-    done = subprocess.run(["bash", script, "--dry-run", "somewhere"], capture_output=True, text=True, check=True)
-    parsed = []
-    for line in done.stdout.splitlines():
-        limit, minutes, python, *words = shlex.split(line)
-        assert (limit, python) == ("timeout", "python") and re.fullmatch(r"\d+m", minutes)
-        if words[1] == "pytest":
-            assert words[0] == "-m" and (ROOT / words[2]).exists()
+def test_every_part_of_the_gpu_figures_has_a_limit_and_parses():
+    done = subprocess.run(["bash", GPU, "--dry-run", "somewhere"], capture_output=True, text=True, check=True)
+    parsed, total = [], 0
+    for row in read_rows(done.stdout):
+        (command,) = row.commands
+        limit, _, _, minutes, python, m, module, *words = shlex.split(command)
+        assert (limit, python, m) == ("timeout", "python3", "-m") and re.fullmatch(r"\d+m", minutes)
+        total += int(minutes[:-1])
+        if module == "pytest":
+            assert (ROOT / words[0]).exists()
             continue
-        assert words.pop(0) == "-m"
-        module = importlib.import_module(words[0])
-        parser = getattr(module, "Settings", None) or getattr(module, "Args", None)
+        program = importlib.import_module(module)
+        parser = getattr(program, "Settings", None) or getattr(program, "Args", None)
         if parser:
-            tyro.cli(parser, args=words[1:])
+            tyro.cli(parser, args=words)
         else:
-            assert words[0] == "benchmark.speed.random_model" and words[1] in module.SHAPES and len(words) == 3
-        parsed.append(words[0])
+            assert module == "benchmark.speed.random_model" and words[0] in program.SHAPES and len(words) == 2
+        parsed.append(module)
     assert parsed.count("benchmark.speed.throughput") >= 7
     assert {"benchmark.speed.lockstep", "benchmark.speed.beams"} <= set(parsed)
-    assert "somewhere/throughput.md" in done.stdout
-    minutes = sum(int(m) for m in re.findall(r"^timeout (\d+)m", done.stdout, re.M))
-    assert f"add up to {minutes} minutes" in script.read_text()
-    assert json.dumps(done.stderr) == '""'
+    assert "somewhere/throughput.md" in done.stdout and done.stderr == ""
+    assert f"add up to {total} minutes" in GPU.read_text()
+
+
+def test_with_a_python_at_hand_parts_without_their_packages_are_skipped_with_the_reason(tmp_path):
+    """A stand-in for a machine with a GPU and a Python that has some of the packages; commands only print."""
+    python = tmp_path / "at hand" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        f"""#!/bin/bash
+        case "$*" in
+        *find_spec*) for p in "${{@:3}}"; do case $p in vllm | trl | peft) echo -n "$p " ;; esac; done ;;
+        *benchmark.run_rows*) exec {sys.executable} "$@" ;;
+        *) echo "step 1.00 s, called with $*" ;;
+        esac"""
+    )
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho a GPU\n")
+    for path in (python, tmp_path / "nvidia-smi"):
+        path.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    link = tmp_path / "python-at-hand"
+    link.symlink_to(python)
+    command = ["bash", str(GPU), "--python", str(link), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "step_trl: skipped, these packages are not installed: vllm trl" in done.stderr
+    assert "lora_24gb: skipped, these packages are not installed: vllm peft" in done.stderr
+    assert {path.name for path in (tmp_path / "out" / "done").iterdir()} == {"model"}
+    assert "    step 1.00 s, called with -m benchmark.speed.random_model" in done.stdout
+    assert not (ROOT / ".venv-trl").exists()

@@ -322,6 +322,23 @@ def test_a_given_sampler_gets_the_weights_of_each_checkpoint(training_run, tmp_p
     assert row["metrics"] == alone["metrics"] and (alone["checkpoint"], alone["step"]) == (None, 20)
 
 
+@pytest.mark.long
+def test_checkpoints_are_pushed_into_one_vllm_engine(training_run, tmp_path):
+    """Greedy answers of two checkpoints through one engine are those of transformers."""
+    pytest.importorskip("vllm")
+    for step in (20, 40):
+        shutil.rmtree(training_run / "checkpoints" / f"step_{step:06d}")
+        tiny_model(training_run / "checkpoints" / f"step_{step:06d}", "qwen3", seed=step, head_dim=32)
+    options = dict(run=[str(training_run)], checkpoint=["last", "best_authors"], n=1, temperature=0.0)
+    answers = []
+    for sampler in ("vllm", "transformers"):
+        rows = evaluate_run(training_run, sampler=sampler, output_dir=str(tmp_path / sampler), **options)
+        files = [tmp_path / sampler / row["files"][0].replace(".json", ".responses.jsonl") for row in rows]
+        lines = [[json.loads(line) for line in file.read_text().splitlines()[1:]] for file in files]
+        answers.append([[line["responses"] for line in checkpoint] for checkpoint in lines])
+    assert answers[0] == answers[1] and answers[0][0] != answers[0][1]
+
+
 def test_what_names_no_run_or_no_checkpoint_is_refused(training_run):
     runs = training_run.parent
     shutil.copytree(training_run, runs / "x__tiny__2")

@@ -225,8 +225,10 @@ def test_validation_shows_its_progress_in_a_terminal_and_nowhere_else(folder, mo
     monkeypatch.setattr("common.rollout.tqdm", Bar)
     monkeypatch.setattr(sys, "stderr", Terminal())
     train(folder, rloo_task)
-    shown = [(bar.desc, bar.total, bar.n) for bar in bars if bar.desc != "prompts"]
-    assert shown == ([("validation", 12, 12)] * 3 if in_a_terminal else [])
+    expected = [("prompts", 12, 12)] * 2 + [
+        ("validation", 12, 12)
+    ] * 3  # training and validation prompts; three validations
+    assert [(bar.desc, bar.total, bar.n) for bar in bars] == (expected if in_a_terminal else [])
     assert ("validation: 100%" in sys.stderr.getvalue()) == in_a_terminal
     with monkeypatch.context() as patch:
         patch.setattr("common.rollout.rank", lambda: 1)
