@@ -330,18 +330,18 @@ class Journal:
     """
 
     def __init__(self, folder: Path, settings: dict):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        made_with = folder / "settings.json"
-        if made_with.exists():
-            evaluate.refuse_other_settings(folder, json.loads(made_with.read_text()), settings)
-        else:
-            write_json(made_with, settings)
+        self.folder, self.settings = folder, settings
+        self.made_with = folder / "settings.json"
+        if self.made_with.exists():
+            evaluate.refuse_other_settings(folder, json.loads(self.made_with.read_text()), settings)
 
     def path(self, group: ChainGroup) -> Path:
         return self.folder / f"{group.name}.jsonl"
 
     def add(self, group: ChainGroup, samples: list[Sample]) -> None:
+        if not self.made_with.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.made_with, self.settings)
         with self.path(group).open("a") as file:
             file.write(json.dumps([vars(sample) | {"key": None} for sample in samples]) + "\n")
 
@@ -471,10 +471,9 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
             ]
             owner |= {group.name: i for group in groups_of[id]}
 
-    written_bytes = sum(path.stat().st_size for path in [*item.journal.folder.iterdir()])
-    written_bytes += sum(path.stat().st_size for path in item.file.folder.glob(item.file.path.name))
+    written = [path for path in (item.file.path, *item.journal.folder.glob("*")) if path.exists()]
     # For vLLM's proposals. A run that continues has written more bytes, so it does not repeat the numbers of its start.
-    sampler.seed_requests(stream, seed, written_bytes)
+    sampler.seed_requests(stream, seed, step=sum(path.stat().st_size for path in written))
 
     def write(i: int, seconds: float) -> None:
         problem = item.problems[i]
@@ -554,7 +553,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             done = item.file.records()
             own = [done[problem.id] for problem in item.problems]
             written.append((item.path, write_results(item.path, own, method=name, settings=item.file.settings)))
-            shutil.rmtree(item.path.with_suffix(".moves"))
+            shutil.rmtree(item.path.with_suffix(".moves"), ignore_errors=True)  # absent if there was nothing to do
             records += own
         summary = {"checkpoint": None, "step": evaluate.step_of(args.model)} | evaluate.summary_row(folder, written)
         evaluate.add_to_summary(folder, [summary])

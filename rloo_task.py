@@ -97,7 +97,7 @@ class Args:
     checkpoint_activations: bool = True
     """recompute every layer in the backward pass, which saves memory"""
     compile_layers: bool = True
-    """on a GPU, compile every decoder layer: faster, but results differ by rounding and the first step is slow"""
+    """compile every decoder layer on a GPU: faster, but results differ by rounding and the first step is slow"""
     moments_on_host: bool = False
     """keep Adam's moments in host memory outside the optimizer step; also done if a GPU would be too small otherwise"""
     gpu_memory_utilization: arg.Share = 0.4
@@ -114,10 +114,14 @@ class Args:
     """number of steps between validations with a checkpoint; start and end are validated too"""
     keep_all_checkpoints: bool = False
     """keep every checkpoint instead of the newest and the best"""
+    remove_state_first: bool = False
+    """for small disks: remove the old resume state before the new one is written; a kill in between loses both"""
     output_dir: str = "runs"
     """folder in which the run folder is made"""
     exp_name: arg.FolderName = ""
     """first part of the run folder's name; empty for the name of the script"""
+    track: bool = False
+    """show the run at Weights & Biases too (pip install wandb), in the project that WANDB_PROJECT names"""
     resume: str = ""
     """run folder to continue"""
 
@@ -172,7 +176,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
     some = torch.arange(args.group_size, dtype=torch.float64) % 2  # any values: is log pi_base read?
     needs_base = args.base_curves or reads_unknown(objective, some, some, UNKNOWN, some, some, args)
     check_memory(path, args, device, dtype, needs_base)
-    run = run_class(args, __file__, {"training": (problems, prompts), "validation": validation})
+    run = run_class(args, __file__, path, {"training": (problems, prompts), "validation": validation})
     policy = load_model(path, args, device, dtype)
     base = load_model(path, args, device, dtype, trainable=False) if needs_base and not args.lora_rank else None
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
@@ -213,7 +217,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
             owners = [problem for problem in batch for _ in range(args.group_size)]  # the problem of each response
             verdicts = grader.grade(texts, owners)
             rewards = task_reward(texts, owners, verdicts, args)
-        r_task = torch.tensor(rewards, dtype=torch.float64, device=device)  # (B,)
+        r_task = torch.tensor(rewards, dtype=torch.float64, device=device).view(len(texts))  # (B,), one for each text
         length = torch.tensor([len(tokens) for tokens in rollout.responses], dtype=torch.float64, device=device)
         early, needs_backward = early_returns(r_task, length, args)
 
@@ -235,11 +239,11 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
                 metrics.watch("loss", loss, [batch[group].id for group in packed.groups])
                 if backward:
                     loss.backward()
-                metrics.mean("objective/return", returns)
+                metrics.add_mean("objective/return", returns)
                 if needs_base:
-                    metrics.mean("objective/logp_base", logp_base)
-                    metrics.mean("objective/kl_base", logp - logp_base)
-                metrics.sum("losses/policy_loss", loss.detach())
+                    metrics.add_mean("objective/logp_base", logp_base)
+                    metrics.add_mean("objective/kl_base", logp - logp_base)
+                metrics.add_sum("losses/policy_loss", loss.detach())
                 metrics.tokens(token_logp.detach(), token_entropy, packed.sampler_logp)
             grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm))
             metrics.watch("gradient norm", grad_norm, [problem.id for problem in batch])
@@ -251,11 +255,11 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
             optimizer.zero_grad()
 
         # 4. what happened
-        metrics.mean("objective/task_reward", rewards)
-        metrics.mean("objective/strict_reward", [float(verdict.strict) for verdict in verdicts])
-        metrics.mean("losses/grad_norm", grad_norm)
-        metrics.mean("sampling/skipped_frac", [not needed for needed in needs_backward])
-        metrics.mean("charts/learning_rate", [warm * args.learning_rate])
+        metrics.add_mean("objective/task_reward", rewards)
+        metrics.add_mean("objective/strict_reward", [float(verdict.strict) for verdict in verdicts])
+        metrics.add_mean("losses/grad_norm", grad_norm)
+        metrics.add_mean("sampling/skipped_frac", [not needed for needed in needs_backward])
+        metrics.add_mean("charts/learning_rate", [warm * args.learning_rate])
         if figures:  # a validated step also leaves responses to read
             run.save_samples(step, batch, texts, verdicts, args.group_size)
         run.log(step, figures | metrics.reduce(policy))

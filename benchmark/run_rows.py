@@ -120,8 +120,8 @@ def argument(words: list[str], name: str, default: str = "") -> str:
 
 
 def to_call(command: str) -> str | None:
-    """The command as it has to be called now. A training run that was stopped gets --resume, and one that is finished
-    gives None; one that was stopped before its first checkpoint is deleted and starts again. Other commands are
+    """The command as it has to be called now: with --resume for a training run that was stopped, None for one that is
+    finished. A run that was stopped before its first checkpoint is deleted and starts again. Other commands are
     returned as they are: they know themselves what they have done."""
     words = shlex.split(command)
     name, output = argument(words, "--exp-name"), Path(argument(words, "--output-dir", "runs"))
@@ -407,7 +407,7 @@ def main() -> int:
     try:
         rows = read_rows(sys.stdin.read())
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))  # exit code 2
     rows = [row for row in rows if all(re.search(pattern, row.name) for pattern in args.rows)]
     if args.dry_run:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" may close the pipe

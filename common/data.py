@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import TemplateError
-from tqdm import tqdm
 
 from common.grading import last_box
-from common.rollout import generator
+from common.rollout import generator, progress_bar
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
@@ -50,13 +49,9 @@ class Problem:
         return self.repeat_of or self.id
 
 
-def is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(line: str) -> None:
     """Prints a line once, however many processes there are."""
-    if is_first_process():
+    if os.environ.get("RANK", "0") == "0":
         print(line, flush=True)
 
 
@@ -377,7 +372,7 @@ def render_prompts(
             {"role": "assistant", "content": solution},
         ]
     prompts = []
-    with tqdm(total=len(problems), desc="prompts", delay=2, disable=not is_first_process()) as progress:
+    with progress_bar("prompts", total=len(problems)) as progress:
         for first in range(0, len(problems), 1000):
             texts = []
             for problem in problems[first : first + 1000]:
@@ -499,8 +494,8 @@ def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> l
     """
     if num_problems < batch_size:
         raise ValueError(
-            f"--num-problems {batch_size}: the training set has only {num_problems} problems of use, and a batch never "
-            f"holds a problem twice; choose --num-problems {num_problems} or fewer."
+            f"--num-problems {batch_size}: the training set has only {num_problems} problems that fit, and a batch "
+            f"never holds a problem twice; choose --num-problems {num_problems} or fewer."
         )
     epoch, batch = divmod(step, num_problems // batch_size)
     order = generator("epochs", seed, epoch).permutation(num_problems)

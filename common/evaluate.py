@@ -133,8 +133,10 @@ def sample_and_grade(
     seed: int,
     stream: str,
     temperature: float = 1.0,
+    progress: str = "",
 ) -> list[dict]:
-    """Returns a record (see above) per problem, with n samples each. `stream` says what the random numbers are for."""
+    """Returns a record (see above) per problem, with n samples each. `stream` says what the random numbers are for;
+    `progress` names a progress bar for sampling."""
     start = time.perf_counter()
     sampled = sampler.generate(
         list(prompts),
@@ -144,6 +146,7 @@ def sample_and_grade(
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
         stream=stream,
+        progress=progress,
     )
     texts = sampled.texts(tokenizer, stop_ids)
     logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
@@ -220,6 +223,7 @@ def evaluate_rows(
     seed: int,
     stream: str = "evaluate",
     temperature: float = 1.0,
+    progress: str = "",
     verdict: str = "authors",
 ) -> list[tuple[Problem, dict[str, float]]]:
     """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
@@ -227,6 +231,7 @@ def evaluate_rows(
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
+    settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
@@ -267,6 +272,7 @@ def validate(
     rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
         n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
+        progress="validation",
     )  # fmt: skip
     figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
     for dataset in dict.fromkeys(problem.dataset for problem in problems):
@@ -492,7 +498,7 @@ class ResponsesFile:
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
-        self.folder, self.pattern, self.settings = results.parent, f"{stem}.responses*.jsonl", settings
+        self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
         _, end = read_responses(self.path, settings)
         if self.path.exists():

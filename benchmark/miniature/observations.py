@@ -425,7 +425,7 @@ def training_table(m: Measured, quick: bool) -> Table:
         "paired. log π_base: of a response, nats, mean of the last five steps (Base: on the test problems). Best: "
         "validation accuracy of the best step, one sample a problem.",
         "T = 1/α: 1/2 for task reward, sharpening and the controls. Optimum: of the row's objective, exact, on "
-        "its own base; ESS: effective samples a problem of its estimate: below 10 do not trust it, but for the argmax.",
+        "its own base; ESS: effective samples per problem of its estimate; below 10, trust only the argmax.",
     ]
     return Table("Training", header, rows, notes)
 

@@ -3,6 +3,7 @@ marker or line style as well as by colour (Okabe and Ito's, which colour-blind r
 
 import math
 import os
+import re
 from pathlib import Path
 
 import matplotlib
@@ -217,7 +218,7 @@ def health(album: Album, name: str, title: str, rows: list[tuple[str, list[Train
                 ax.plot(steps[best], mean_of_runs[best], marker="*", ms=11, color=ORANGE, markeredgecolor="black")
             else:
                 ax.plot(steps, mean_of_runs, color="black", lw=1.4)
-        line[0].set_ylabel(label.replace(", ", ",\n"), rotation=0, ha="right", va="center")
+        line[0].set_ylabel(re.sub(r", (?![^(]*\))", ",\n", label), rotation=0, ha="right", va="center")
     for column, (key, heading) in zip(axes.T, HEALTH.items(), strict=True):
         column[0].set_title(heading)
         if key != "objective/return":  # its unit depends on the objective
@@ -235,12 +236,10 @@ def health(album: Album, name: str, title: str, rows: list[tuple[str, list[Train
 
 
 def one_scale(axes) -> None:
-    """Gives axes the same limits, from those that show something."""
-    used = [ax for ax in axes if ax.lines]
-    if used:
-        limits = [ax.get_ylim() for ax in used]
-        for ax in axes:
-            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    """Lets all axes begin at zero and end where the highest curve does."""
+    tops = [ax.get_ylim()[1] for ax in axes if ax.lines]
+    for ax in axes if tops else []:
+        ax.set_ylim(0, max(tops))
 
 
 def health_of_rows(album: Album) -> None:

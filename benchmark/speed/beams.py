@@ -29,17 +29,17 @@ class Args:
     dataset: str = "toy_test"
     """name as in common/data.py, or a .jsonl file"""
     num_problems: int = 64
-    """the first so many"""
+    """number of problems, the first of the data set"""
     num_beams: int = 4
-    """W"""
+    """W, number of beams"""
     max_total_tokens: int = 128
-    """window, of the model's positions at most"""
+    """window: tokens of prompt and response"""
     limit_ratio: float = 4.0
-    """limit of a response by the mean length of the answers"""
+    """longest response, as a multiple of the mean length of the answers"""
     rounds: int = 2
-    """times that each program runs"""
+    """number of times that each program runs"""
     transformers: bool = True
-    """also the two programs without vLLM"""
+    """run the two programs without vLLM too"""
 
 
 def main(args: Args) -> None:
@@ -55,7 +55,8 @@ def main(args: Args) -> None:
     sampler = start_sampler("vllm", model, args.max_total_tokens, **settings)
     if sampler.on_gpu:
         args.transformers = False  # the card holds one engine
-    sampler.llm.renderer.get_tokenizer = lambda: tokenizer  # LLM.beam_search wants one; ours is started without
+    # LLM.beam_search wants a tokenizer, and our engine is started without: newer versions ask the renderer for it.
+    getattr(sampler.llm, "renderer", sampler.llm).get_tokenizer = lambda: tokenizer
 
     def ours(sampler, rule=rule) -> list[list[int]]:
         found = dict(x for batch in beam_search(sampler, rule, prompts, longest + limit, [0.0]) for x in batch)

@@ -4,9 +4,9 @@
     python -m benchmark.speed.lockstep --layers 36
     python -m benchmark.speed.lockstep --model Qwen/Qwen2.5-3B-Instruct --dataset math500 --alpha 4
 
-Lockstep is how published programs run: so many chains as fit, every move waits for the longest proposal, and the next
+Lockstep is how published programs run: as many chains as fit, every move waits for the longest proposal, and the next
 chains wait for the last of these. The other loop is power_sampling.py's, which also keeps its journal. Proposals are
-drawn by counter (--deterministic), so that both loops make the same moves, up to last bits of the kernels: the answers
+drawn by counter (--deterministic), so that both loops make the same moves, up to rounding: the answers
 are compared at the end. Both take turns after a warm-up. Printed: seconds, processor seconds, answers and tokens a
 second, and engine steps. The bound is what the lengths allow: with `live` rows always full the steps would be
 sum(lengths) / live, or those of the longest chain if that is more.
@@ -62,7 +62,7 @@ class Settings:
 
 
 def deepened(model: str, layers: int, folder: str) -> str:
-    """Writes a copy of a model with more layers, whose outputs are zero; gives its folder."""
+    """Writes a copy of a model with more layers, whose outputs are zero; returns its folder."""
     config = AutoConfig.from_pretrained(model)
     config.num_hidden_layers, config.layer_types = layers, ["full_attention"] * layers
     deep = AutoModelForCausalLM.from_config(config)

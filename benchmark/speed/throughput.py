@@ -55,23 +55,23 @@ PHASES = ("rollout", "grade", "base", "train", "sync")
 @dataclass
 class Args:
     shape: Literal[tuple(SHAPES)] = "qwen2.5-3b"
-    """model, see benchmark/speed/random_model.py"""
+    """shape of the model, see benchmark/speed/random_model.py"""
     model: str = ""
-    """folder that random_model.py made of this shape; empty to make one"""
+    """folder of a model that random_model.py made in this shape; empty to make one"""
     prompt: int = 118
     """tokens of a prompt"""
     response: int = 512
-    """tokens of a response; with --lognormal their mean"""
+    """tokens of a response; with --lognormal, their mean"""
     batch: int = 256
     """responses a step, in groups of 8"""
     steps: int = 4
-    """steps that count"""
+    """number of measured steps"""
     lognormal: bool = False
-    """lengths as answers have them"""
+    """draw the lengths of responses from a lognormal distribution, as those of answers are"""
     limit: int = 2048
     """longest response of --lognormal"""
     lora_rank: int = 0
-    """as in rloo_tilted.py, and so are the next ones"""
+    """rank of LoRA adapters; this and the next arguments are those of rloo_tilted.py"""
     microbatch_tokens: int = 0
     checkpoint_activations: bool = True
     compile_layers: bool = True
@@ -79,9 +79,9 @@ class Args:
     gpu_memory_utilization: float = 0.4
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     trl: bool = False
-    """the same step by TRL, and the ratio"""
+    """measure the same step by TRL too, and the ratio"""
     trl_python: str = sys.executable
-    """a Python with TRL"""
+    """path of a Python that has TRL"""
     results: str = ""
     """Markdown file to which a row is appended"""
 
@@ -97,7 +97,7 @@ class Args:
 
 
 def write_problems(path: Path, count: int, tokens: int) -> None:
-    """A data set of `count` different problems whose prompts have exactly so many tokens: a digit is one."""
+    """Writes a data set of `count` different problems whose prompts have exactly `tokens` tokens: each digit is one."""
     digits = [Random(i).choices("0123456789", k=tokens) for i in range(count)]
     rows = [{"id": f"p{i}", "problem": "".join(text), "answer": "0"} for i, text in enumerate(digits)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -172,6 +172,9 @@ def draw_lengths(count: int, average: float, limit: int, seed: int, step: int) -
 class CurvesOnly(Run):
     """A run folder without checkpoints."""
 
+    def check_room(self, model):
+        pass
+
     def save(self, *_, **__):
         pass
 
@@ -179,6 +182,7 @@ class CurvesOnly(Run):
 def base_seconds(settings: rloo_tilted.Args, rollout: Rollout, device: torch.device, dtype: torch.dtype) -> float:
     """Seconds that the base's log-probabilities of a rollout take, in the passes that the training step makes; the
     first of two times is a warm-up."""
+    start_processes(settings.seed)  # closing vLLM's engine has ended the process group
     model = load_model(settings.model, settings, device, dtype, trainable=bool(settings.lora_rank))
     all_groups = [True] * len(rollout.prompts)
     for _ in range(2):
@@ -204,7 +208,7 @@ def matrices(config) -> list[tuple[int, int]]:
 
 
 def forward_flops(config, prompt: int, lengths: list[int], group: int = GROUP) -> int:
-    """FLOPs of one forward pass over responses of these lengths, in groups of so many with one prompt each of so many
+    """FLOPs of one forward pass over responses of these lengths, in groups of `group` that share a prompt of `prompt`
     tokens, which passes once."""
     prompts = len(lengths) // group
     weights = config.num_hidden_layers * sum(a * b for a, b in matrices(config))
@@ -318,7 +322,8 @@ def memory_peaks() -> tuple[int, int]:
 
 
 def measure_trl(args: Args, folder: Path) -> dict:
-    """Runs benchmark/speed/trl_step.py on the same model and problems; gives its seconds a step and its peak memory."""
+    """Runs benchmark/speed/trl_step.py on the same model and problems; returns its seconds per step and
+    its peak memory."""
     sizes = [str(x) for x in (args.prompt, args.response, args.batch, args.steps)]
     program = str(Path(__file__).with_name("trl_step.py"))
     subprocess.run([args.trl_python, program, str(folder), *sizes], check=True)

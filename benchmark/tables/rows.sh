@@ -1,4 +1,4 @@
-# What the table scripts share: functions that print rows, and `run`, which gives them to benchmark/run_rows.py.
+# What the table scripts share: functions that print rows, and `run`, which hands them to benchmark/run_rows.py.
 #
 #     bash benchmark/tables/table_03_04.sh                  runs every row that is not complete
 #     bash benchmark/tables/table_03_04.sh --dry-run        prints the commands, the paper's numbers above them

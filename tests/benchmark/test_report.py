@@ -1,6 +1,7 @@
 """benchmark/tables and benchmark/report on results as common/evaluate.py writes them: cells, gaps, the page."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -133,6 +134,17 @@ def test_no_number_of_a_table_is_computed_from_the_results_files(tmp_path):
         path.unlink()
     assert report.table_views(folders.Results([tmp_path]), 3) == before
     assert line_of(before[0], "Base")[3].ours
+
+
+def test_repeats_of_a_problem_are_joined_before_the_error_is_taken(tmp_path):
+    row = row_of(3, f"{TAG}_base")
+    put_row(tmp_path, row, "math500")
+    files = [tmp_path / row.folder / row.file.format(dataset="math500", seed=seed) for seed in (1, 2, 3)]
+    shares = np.array([[np.mean(p["authors"]) for p in json.loads(f.read_text())["problems"]] for f in files])
+    value, se = folders.Results([tmp_path]).evaluation(row, "math500", "last").percent("pass_at_1")
+    assert value == pytest.approx(100 * shares.mean())
+    assert se == pytest.approx(100 * shares.mean(0).std(ddof=1) / math.sqrt(3))
+    assert se != pytest.approx(100 * shares.std(ddof=1) / math.sqrt(9))  # nine problems, as if repeats were problems
 
 
 def test_the_two_selections_read_the_checkpoints_they_chose(tmp_path):

@@ -112,8 +112,8 @@ def training(folder: Path, num_steps: int = 40) -> str:
     return f"torchrun rloo_task.py --num-steps {num_steps} --exp-name t --output-dir {folder}"
 
 
-def put_run(folder: Path, time: str, *steps: int, resume: bool = True) -> Path:
-    run = folder / f"t__model__42__{time}"
+def put_run(folder: Path, time: str, *steps: int, resume: bool = True, model: str = "model") -> Path:
+    run = folder / f"t__{model}__42__{time}"
     run.mkdir()
     for step in steps:
         (run / f"checkpoints/step_{step:06d}").mkdir(parents=True)
@@ -125,8 +125,8 @@ def put_run(folder: Path, time: str, *steps: int, resume: bool = True) -> Path:
 
 
 def test_a_run_that_was_stopped_continues_the_newest_first(tmp_path):
-    put_run(tmp_path, "20260101-000000", 0)
-    newest = put_run(tmp_path, "20260102-000000", 0, 20)
+    put_run(tmp_path, "20260101-000000", 0, model="z")
+    newest = put_run(tmp_path, "20260102-000000", 0, 20, model="a")
     (tmp_path / "tt__model__42__20260103-000000").mkdir()  # of another row
     assert run_rows.to_call(training(tmp_path)) == f"{training(tmp_path)} --resume {newest}"
 

@@ -1,18 +1,22 @@
 """Checkpoints behave as the policy did in training, wherever they are loaded."""
 
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_model
+import torch.distributed.checkpoint as dcp
+from conftest import ROOT, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from common.logprob import load_model, pack, token_logprobs
 from common.rollout import Rollout, stop_token_ids
-from common.run import start_processes
-from common.run.checkpoint import save_model
+from common.run import checkpoint, start_processes
+from common.run.checkpoint import StateReader, load_state, save_model, save_state
 
 FIRST, SECOND = 1, 5  # the stop tokens: the tokenizer's, and one that only the generation config has ("d")
 CPU = torch.device("cpu")
@@ -172,3 +176,58 @@ def test_the_adapter_keeps_small_steps_that_merged_bfloat16_weights_lose(tmp_pat
     found = torch.cat([(merged[name] - before[name]).flatten() for name in exact if "_proj.weight" in name])
     assert float(found @ wanted / (wanted @ wanted)) < 0.2  # the share of the step that is kept
     assert (found != 0).float().mean() < 0.5  # most weights have not moved at all
+
+
+# --- the state to resume ----------------------------------------------------------------------------------------------
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint of torch.distributed.checkpoint, whole."""
+    metadata = StateReader(folder).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(saved.size, dtype=saved.properties.dtype) for name, saved in metadata.items()}
+    dcp.load(tensors, storage_reader=StateReader(folder), no_dist=True)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """What state_worker.py leaves: <kind of run>/{of_one,of_two,of_one_again}."""
+    folder = tmp_path_factory.mktemp("states")
+    tiny_model(folder / "model", vocab=63)  # an odd number of rows, so that two processes have different ones
+    worker = Path(__file__).with_name("state_worker.py")
+    done = subprocess.run([sys.executable, str(worker), str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "moments_on_host"])
+def test_a_state_goes_from_one_process_to_two_and_back_bit_for_bit(states, kind):
+    first = states / kind / "of_one"
+    parts = json.loads((first / "state.json").read_text())["kinds"]
+    assert parts == ["parameter", "step", "exp_avg", "exp_avg_sq"]
+    for other, processes in [("of_two", 2), ("of_one_again", 1)]:
+        assert json.loads((states / kind / other / "state.json").read_text())["processes"] == processes
+        assert len(list((states / kind / other / "parameter").glob("*.distcp"))) == processes
+        for part in parts:
+            ours, theirs = state_of(first / part), state_of(states / kind / other / part)
+            assert ours.keys() == theirs.keys() and len(ours) == (2 * 7 * 2 if kind == "lora" else 26)
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
+    assert all(value.abs().max() > 0 for value in state_of(first / "exp_avg_sq").values())
+    assert not list((states / kind).glob(".*"))  # no temporary names are left
+
+
+def test_a_state_that_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch):
+    policy = policy_of(base_model(tmp_path / "base", tied=True))
+    optimizer = torch.optim.AdamW(policy.parameters())
+    save_state(tmp_path / "resume" / "step_000000", policy, optimizer)
+    load_state(tmp_path / "resume" / "step_000000", policy, optimizer)
+
+    def of_another_version(unpickler, module, name):
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    monkeypatch.setattr(checkpoint._MetadataUnpickler, "find_class", of_another_version)
+    with pytest.raises(pickle.UnpicklingError, match="it names"):
+        save_state(tmp_path / "resume" / "step_000002", policy, optimizer)
+    assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step_000000"]
+    with pytest.raises(ValueError, match="cannot be read .UnpicklingError"):
+        load_state(tmp_path / "resume" / "step_000000", policy, optimizer)

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -551,28 +552,16 @@ def test_prompt_hash_changes_with_wording_and_examples_only(tmp_path):
 def test_long_work_on_prompts_shows_how_far_it_is(monkeypatch):
     shown = []
 
-    class Bar:
-        def __init__(self, total, desc, delay, disable):
-            shown.append((total, desc, disable))
+    @contextmanager
+    def bar(name, total):
+        shown.append((name, total))
+        yield SimpleNamespace(update=shown.append)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def update(self, count):
-            shown.append(count)
-
-    monkeypatch.setattr(data, "tqdm", Bar)
+    monkeypatch.setattr(data, "progress_bar", bar)
     problems = [problem_of(str(i)) for i in range(2500)]
-    tokenizer = make_tokenizer(CHATML, has_bos=False)
-    for rank, hidden in (("0", False), ("1", True)):
-        monkeypatch.setenv("RANK", rank)
-        prompts = render_prompts(tokenizer, problems, PROMPTS / "bare.txt")
-        assert [read_ids(ids) for ids in prompts[999:1001]] == [f"<s:user>{i}</s><s:assistant>" for i in (999, 1000)]
-        assert shown == [(2500, "prompts", hidden), 1000, 1000, 500]
-        shown.clear()
+    prompts = render_prompts(make_tokenizer(CHATML, has_bos=False), problems, PROMPTS / "bare.txt")
+    assert [read_ids(ids) for ids in prompts[999:1001]] == [f"<s:user>{i}</s><s:assistant>" for i in (999, 1000)]
+    assert shown == [("prompts", 2500), 1000, 1000, 500]
 
 
 def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):

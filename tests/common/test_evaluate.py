@@ -11,7 +11,18 @@ from conftest import ParityGrader, sums, tiny_model
 
 from common import evaluate as module
 from common.data import Problem
-from common.evaluate import Args, aggregate, evaluate, ks, main, problem_metrics, results_dir, summarise, validate
+from common.evaluate import (
+    VERDICTS,
+    Args,
+    aggregate,
+    evaluate,
+    ks,
+    main,
+    problem_metrics,
+    results_dir,
+    summarise,
+    validate,
+)
 from common.grading import Grader
 from common.rollout import Rollout
 
@@ -33,7 +44,7 @@ class FakeSampler:
 
     stop_ids = [STOP]
 
-    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train"):
+    def generate(self, prompts, n, max_total_tokens, seed, problem_ids=None, temperature=1.0, stream="train", **_):
         self.calls.append((list(problem_ids), n, seed, stream, temperature))
         texts = [self.said[id][i] for id in problem_ids for i in range(n)]
         finished = [not text.endswith("…") for text in texts]
@@ -311,6 +322,23 @@ def test_a_given_sampler_gets_the_weights_of_each_checkpoint(training_run, tmp_p
     assert row["metrics"] == alone["metrics"] and (alone["checkpoint"], alone["step"]) == (None, 20)
 
 
+@pytest.mark.long
+def test_checkpoints_are_pushed_into_one_vllm_engine(training_run, tmp_path):
+    """Greedy answers of two checkpoints through one engine are those of transformers."""
+    pytest.importorskip("vllm")
+    for step in (20, 40):
+        shutil.rmtree(training_run / "checkpoints" / f"step_{step:06d}")
+        tiny_model(training_run / "checkpoints" / f"step_{step:06d}", "qwen3", seed=step, head_dim=32)
+    options = dict(run=[str(training_run)], checkpoint=["last", "best_authors"], n=1, temperature=0.0)
+    answers = []
+    for sampler in ("vllm", "transformers"):
+        rows = evaluate_run(training_run, sampler=sampler, output_dir=str(tmp_path / sampler), **options)
+        files = [tmp_path / sampler / row["files"][0].replace(".json", ".responses.jsonl") for row in rows]
+        lines = [[json.loads(line) for line in file.read_text().splitlines()[1:]] for file in files]
+        answers.append([[line["responses"] for line in checkpoint] for checkpoint in lines])
+    assert answers[0] == answers[1] and answers[0][0] != answers[0][1]
+
+
 def test_what_names_no_run_or_no_checkpoint_is_refused(training_run):
     runs = training_run.parent
     shutil.copytree(training_run, runs / "x__tiny__2")
@@ -346,6 +374,15 @@ def test_a_stopped_evaluation_goes_on_where_it_was(program):
     sampler = FakeSampler(SAID)
     run_program(sampler)
     assert sampler.calls == []
+
+
+def test_a_data_set_may_have_any_name(program, tmp_path):
+    run_program, out = program
+    data = [str(write_problems(tmp_path / "a[1]*.jsonl", PROBLEMS))]
+    (row,) = run_program(dataset=data)
+    assert row["files"] == ["a[1]*__n4__seed1.json"]
+    sampler = FakeSampler(SAID)
+    assert run_program(sampler, dataset=data)[0]["metrics"] == row["metrics"] and sampler.calls == []
 
 
 def test_other_settings_are_refused_in_one_line(program):
@@ -484,6 +521,20 @@ def test_aggregate_of_two_verdicts_is_over_problems_not_responses():
     assert summary["by_level"]["strict"]["2"]["pass_at_2"] == 0.0 and summary["by_subject"]["strict"] == {}
     rows = [problem_metrics(r, "authors") for r in records]
     assert aggregate(["x", "y"], rows)["maj_at_2"] == 0.75
+
+
+def test_a_summary_counts_problems_by_what_they_repeat_and_not_by_their_ids():
+    shared = {"level": None, "subject": None, "tokens": [1], "finished": [True], "timed_out": [False], "votes": ["1"]}
+
+    def error(repeats):
+        records = [
+            shared | {"id": f"train#{i}", "repeat_of": repeats(i), "classes": [0]} | dict.fromkeys(VERDICTS, [i < 25])
+            for i in range(50)
+        ]
+        return summarise(records)["metrics"]["authors"]["pass_at_1_se"]
+
+    assert error(lambda i: None) == pytest.approx(0.5 / 49**0.5)
+    assert error(lambda i: f"train#{i % 25}") == 0  # of each problem one repeat is right and one is wrong
 
 
 def test_the_miniature_from_end_to_end(toy_dir, tmp_path):

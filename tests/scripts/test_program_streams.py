@@ -29,8 +29,8 @@ class Recording(TransformersSampler):
         self.seeded.append((stream, args[3], step, tuple(problem_ids)))
         return super().generate(*args, step=step, problem_ids=problem_ids, stream=stream, **options)
 
-    def seed_requests(self, *key):
-        self.seeded.append(key)
+    def seed_requests(self, stream, seed, step=0):
+        self.seeded.append((stream, seed, step))
 
 
 @pytest.fixture

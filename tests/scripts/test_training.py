@@ -2,18 +2,21 @@
 
 import dataclasses
 import importlib.util
+import io
 import json
 import math
 import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from conftest import ROOT, ParityGrader, sums, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import beam_eval
@@ -23,11 +26,14 @@ import power_sampling
 import rloo_sharpen
 import rloo_task
 import rloo_tilted
+from common.data import Problem
+from common.grading import Verdict
 from common.logprob import pack
-from common.rollout import Rollout
+from common.rollout import Rollout, progress_bar
 from common.rollout.transformers import TransformersSampler
 from common.run import parse, start, start_processes
 from common.run.arguments import REFUSED
+from common.run.checkpoint import check_disk
 from common.run.metrics import METRICS, Metrics
 
 
@@ -132,16 +138,101 @@ def test_mfu_counts_a_prompt_once(monkeypatch):
     assert figures["charts/mfu"] == pytest.approx(6 * 100 * (5 + 7 + 12) / 2.0 / 989e12)
 
 
-def test_tensorboard_holds_the_same_figures(tilted):
+def events_of(run: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(tilted))
+    events = EventAccumulator(str(run))
     events.Reload()
+    return events
+
+
+def test_tensorboard_holds_the_same_figures(tilted):
+    events = events_of(tilted)
     for line in curves(tilted):
         for key, value in line.items():
             if key != "step":
                 at_step = [event.value for event in events.Scalars(key) if event.step == line["step"]]
                 assert at_step == [pytest.approx(value, rel=1e-5)], key
+
+
+def test_the_hparams_tab_shows_the_arguments_beside_the_figures(tilted):
+    from tensorboard.plugins.hparams import metadata
+
+    content = events_of(tilted).PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(content["_hparams_/session_start_info"])
+    assert start.hparams["beta"].number_value == 0.1 and start.hparams["base_curves"].string_value == "True"
+    assert start.hparams["sampler"].string_value == "auto" and len(start.hparams) == len(
+        dataclasses.fields(rloo_tilted.Args)
+    )
+    experiment = metadata.parse_experiment_plugin_data(content["_hparams_/experiment"])
+    shown = {info.name.tag for info in experiment.metric_infos}
+    assert shown and shown <= set(events_of(tilted).Tags()["scalars"])  # the names under which the curves stand
+    assert len(list(tilted.rglob("events.out.tfevents.*"))) == 1  # no second run beside the first
+
+
+def test_text_samples_reach_tensorboard_as_code_so_that_mathematics_stays_as_it_is(tmp_path):
+    args = parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path), "--exp-name", "a|b"])
+    run = rloo_tilted.Run(args, "x.py")
+    problem = Problem("p", "$a_1 * b_1$", "5", "d")
+    response = "$x_1^*$ and *y*\n# no heading\n```python\nx\n```\n\\boxed{5}"
+    run.save_samples(0, [problem], [response], [Verdict(True, False, None)], 1)
+    run.close()
+    text = events_of(run.folder).Tensors("sample_0/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert f"**response**\n\n````\n{response}\n````" in text and "**problem**\n\n```\n$a_1 * b_1$\n```" in text
+    table = events_of(run.folder).Tensors("hyperparameters/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert r"|exp_name|a\|b|" in table.splitlines()
+
+
+def test_track_follows_the_run_at_weights_and_biases(folder, monkeypatch, tmp_path):
+    calls, writers = [], []
+
+    def init(**settings):
+        writers.append(len(list(Path(settings["dir"]).glob("events.*"))))
+        calls.append(settings)
+        return SimpleNamespace(finish=lambda: calls.append("finished"))
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    run = train(folder, rloo_tilted, *TILTED, "--track")
+    settings, end = calls
+    assert end == "finished" and settings["sync_tensorboard"] is True and settings["config"]["beta"] == 0.1
+    assert (settings["name"], settings["dir"]) == (run.name, str(run))
+    train(folder, rloo_tilted, *TILTED, "--track", "--resume", str(run), "--output-dir", str(run.parent))
+    assert calls[2]["id"] == settings["id"] and calls[2]["resume"] == "allow"  # goes on in the same page
+    assert writers == [0, 1] and len(list(run.glob("events.*"))) == 2  # its sync sees only writers that come later
+    other = train(folder, rloo_tilted, *TILTED, "--track")
+    assert other != run and calls[4]["id"] != settings["id"]
+
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
+    with pytest.raises(ImportError, match="pip install wandb"):
+        train(folder, rloo_tilted, *TILTED, "--track", "--output-dir", str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("in_a_terminal", [True, False])
+def test_validation_shows_its_progress_in_a_terminal_and_nowhere_else(folder, monkeypatch, in_a_terminal):
+    bars = []
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return in_a_terminal
+
+    class Bar(tqdm):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings | {"delay": 0, "file": sys.stderr, "mininterval": 0})
+            if not self.disable:  # a closed one is, too
+                bars.append(self)
+
+    monkeypatch.setattr("common.rollout.tqdm", Bar)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    train(folder, rloo_task)
+    expected = [("prompts", 12, 12)] * 2 + [
+        ("validation", 12, 12)
+    ] * 3  # training and validation prompts; three validations
+    assert [(bar.desc, bar.total, bar.n) for bar in bars] == (expected if in_a_terminal else [])
+    assert ("validation: 100%" in sys.stderr.getvalue()) == in_a_terminal
+    with monkeypatch.context() as patch:
+        patch.setattr("common.rollout.rank", lambda: 1)
+        assert progress_bar("validation", total=1).disable
 
 
 def test_the_run_folder_says_what_was_run(tilted):
@@ -384,7 +475,7 @@ def resume(folder: Path, script, run: Path, *extra: str) -> Path:
 
 def test_the_run_folder_keeps_the_script_and_hashes_of_the_data(folder, of_task_reward):
     assert (of_task_reward / "script.py").read_text() == (ROOT / "rloo_task.py").read_text()
-    data = json.loads((of_task_reward / "data.json").read_text())
+    data = json.loads((of_task_reward / "inputs.json").read_text())
     assert [data[name]["count"] for name in ("training", "validation")] == [12, 12]
     assert data["training"]["problems"] != data["training"]["prompts"]
     assert data["training"]["problems"] == data["validation"]["problems"]  # two files of one content
@@ -414,7 +505,7 @@ def test_a_run_goes_on_with_a_new_script_where_the_user_renames_the_old_one(fold
     assert (run / "script.py").read_text() == (ROOT / "rloo_sharpen.py").read_text()
 
 
-@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections"])
+@pytest.mark.parametrize("which", ["training", "validation", "prompts", "selections", "model"])
 def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatch, which):
     path, line = of_task_reward.parent.parent / "problems.jsonl", ""
     if which == "training":
@@ -427,6 +518,9 @@ def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatc
     elif which == "prompts":
         replaced, text = folder / "bare.txt", "={problem}\n"
         line = rf"the prompts of the training set {path} .* and the prompts of the validation set"
+    elif which == "model":
+        replaced, text = folder / "model" / "config.json", None
+        line = rf"the files of the model {folder / 'model'}\. Put"
     else:
         chosen = rloo_task.load_validation
         authors = lambda args: [dataclasses.replace(p, selections=frozenset({"authors"})) for p in chosen(args)]  # noqa: E731
@@ -434,9 +528,9 @@ def test_a_run_is_not_continued_on_other_data(folder, of_task_reward, monkeypatc
         replaced, text = path, path.read_text()
         line = r"the problems of the validation set"
     before = replaced.read_text()
-    replaced.write_text(text)
+    replaced.write_text(text or before.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     try:
-        with pytest.raises(ValueError, match=f"other data than at the first start: {line}.* rename .*data.json"):
+        with pytest.raises(ValueError, match=f"other inputs than at the first start: {line}.* rename .*inputs.json"):
             resume(folder, rloo_task, of_task_reward)
     finally:
         replaced.write_text(before)
@@ -487,6 +581,20 @@ def test_a_sampler_that_is_not_of_the_trainers_mind_stops_the_run(folder, monkey
     with pytest.raises(RuntimeError, match="sampler and trainer differ by 0.60 nats a token") as error:
         train(folder, rloo_tilted, *TILTED)
     assert error.value.__notes__[0].startswith("step 0, train, problems p")
+
+
+def test_a_copied_script_may_log_figures_of_its_own(folder, tmp_path):
+    copy = tmp_path / "own_figure.py"
+    text = (ROOT / "rloo_tilted.py").read_text()
+    line = next(line for line in text.splitlines(keepends=True) if 'metrics.add_mean("losses/grad_norm"' in line)
+    own = line.replace("losses/grad_norm", "mine/most_tokens_squared").replace("add_mean", "add_max")
+    copy.write_text(text.replace(line, line + own.replace("grad_norm", "packed.length.max() ** 2")))
+    script = script_from(copy)
+    script.Grader = ParityGrader
+    run = train(folder, script, *TILTED)
+    found = [line["mine/most_tokens_squared"] for line in curves(run)[:-1]]
+    assert len(found) == 4 and all(value**0.5 % 1 == 0 < value for value in found)
+    assert [event.value for event in events_of(run).Scalars("mine/most_tokens_squared")] == found
 
 
 @pytest.mark.parametrize(
@@ -647,9 +755,62 @@ def test_ids_that_look_like_paths_are_just_ids(folder, tmp_path):
     assert seen <= set(ids) and len(seen) >= 3
     assert set(folder.iterdir()) - before == {run.parent} and list(run.parent.iterdir()) == [run]
     assert {path.name for path in run.iterdir() if "events" not in path.name} == {
-        *("args.json", "script.py", "data.json", "env.txt", "git.txt", "metrics.jsonl"),
+        *("args.json", "script.py", "inputs.json", "env.txt", "git.txt", "metrics.jsonl"),
         *("samples", "checkpoints", "resume"),
     }
+
+
+def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_has_a_folder(folder, monkeypatch, tmp_path, capsys):
+    run = train(folder, rloo_task, "--output-dir", str(tmp_path / "runs"))
+    estimated = re.search(r"disk, estimated.*; ([\d.]+) GB to be written of", capsys.readouterr().out).group(1)
+    assert estimated == "0.00"
+    path, device = str(folder / "model"), torch.device("cpu")
+    parameters = sum(value.numel() for value in AutoModelForCausalLM.from_pretrained(path).parameters())
+
+    def room(size: float) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size))
+
+    def need(*flags: str) -> float:
+        """What is free when a run is just not refused any more."""
+        args = parse(rloo_task.Args, ["--output-dir", str(tmp_path / "new"), "--num-steps", "4", *flags])
+        low, high = 0.0, 1e9
+        while high - low > 1:
+            middle = (low + high) / 2
+            room(middle)
+            try:
+                check_disk(path, args, device, torch.float32)
+                high = middle
+            except ValueError:
+                low = middle
+        return high
+
+    # float32: a state of 12 bytes a parameter, twice; a checkpoint of 4 for each of the three saves, the last to come
+    assert need("--eval-every", "2") == pytest.approx((2 * 12 + 2 * 4) * parameters, abs=2)
+    assert need("--eval-every", "2", "--remove-state-first") == pytest.approx((12 + 3 * 4) * parameters, abs=2)
+    assert need("--eval-every", "1") == pytest.approx((2 * 12 + 3 * 4) * parameters, abs=2)  # the rest is pruned
+    assert need("--eval-every", "1", "--keep-all-checkpoints") == pytest.approx((2 * 12 + 4 * 4) * parameters, abs=2)
+    left = sum(file.stat().st_size for file in (run / "resume").rglob("*.distcp"))
+    assert 12 * parameters < left < 1.5 * 12 * parameters + 200_000  # what a state really takes: torch.save adds 1.5 kB
+    room(20 * parameters)
+    with pytest.raises(ValueError, match=r"has too little room\. disk, estimated: .*--remove-state-first\.$"):
+        train(folder, rloo_task, "--output-dir", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    train(folder, rloo_task, "--output-dir", str(run.parent), "--resume", str(run))  # most of it is there already
+
+
+def test_with_remove_state_first_there_is_one_state_at_a_time(folder, monkeypatch):
+    import common.run
+
+    found, save = [], common.run.save_state
+
+    def saving(path, *rest):
+        found.append([entry.name for entry in sorted(path.parent.glob("*"))])
+        save(path, *rest)
+
+    monkeypatch.setattr(common.run, "save_state", saving)
+    train(folder, rloo_task)
+    train(folder, rloo_task, "--remove-state-first")
+    assert found == [[], ["latest.json", "step_000000"], ["latest.json", "step_000002"], [], [], []]
 
 
 def test_a_run_that_does_not_fit_is_refused_with_a_table(folder, monkeypatch):
