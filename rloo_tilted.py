@@ -224,7 +224,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
             owners = [problem for problem in batch for _ in range(args.group_size)]  # the problem of each response
             verdicts = grader.grade(texts, owners)
             rewards = task_reward(texts, owners, verdicts, args)
-        r_task = torch.tensor(rewards, dtype=torch.float64, device=device)  # (B,)
+        r_task = torch.tensor(rewards, dtype=torch.float64, device=device).view(len(texts))  # (B,), one for each text
         length = torch.tensor([len(tokens) for tokens in rollout.responses], dtype=torch.float64, device=device)
         early, needs_backward = early_returns(r_task, length, args)
 

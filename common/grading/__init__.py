@@ -3,9 +3,10 @@ r"""Grading in worker processes, and the metrics computed from verdicts.
 Every response gets two verdicts:
 - `authors`: math-verify reads the whole response, with or without a box, and compares it with the gold answer in
   \boxed{}. This is the rule of NeMo RL's HFVerifyWorker, with its settings, which the paper's runs used.
-- `strict`: only the last box is read (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is
-  read as 4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), and words
-  (read as products of letters, so that east equals seat).
+- `strict`: only the last box is read, by a grammar of answers (reader.py), and compared by the rule of the kind of
+  answer that the gold is (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is read as
+  4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), words (read as
+  products of letters, so that east equals seat), capital letters (read as small ones), and much else.
 
 Responses are untrusted text, on which sympy can hang or use up all memory. They are therefore graded in worker
 processes (worker.py) with limited memory, which are killed at a deadline. Text travels as lines of JSON and is never
@@ -33,34 +34,44 @@ import numpy as np
 
 # Results files record this number, and math-verify's version, beside their verdicts. Raise it with every change that
 # can turn a verdict, an extracted answer or a vote: results with another number are refused.
-VERDICTS_VERSION = 1
+VERDICTS_VERSION = 2
 
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and \boxed 5
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and
+    # \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
     r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, is not a brace that opens or closes
     r"|[{}]",
     re.DOTALL,
 )
 
 
+PLACEHOLDER = re.compile(r"\s*(?:\.\.\.|…|\\[lc]?dots|\\text\{(?:your |final )?answer\}|(?:your |final )?answer)?\s*")
+
+
 def last_box(text: str) -> str | None:
     r"""Returns the content of the last complete \boxed or \fbox (of nested boxes the inner one), or None.
 
-    Takes linear time.
+    A box that is empty or holds dots or the word "answer", as in "given in \boxed{} as asked", only counts if no other
+    box does. Takes linear time.
     """
-    last = (-1, -1)  # where the content of the last complete box starts and ends
+    last = blank = (-1, -1)  # where the contents of the last box and of the last such placeholder start and end
     opened = []  # for every open brace, where the content of its box starts; -1 for a brace that opens no box
     for token in BOX.finditer(text):
         if token[1]:
             opened.append(token.end())
-        elif token[2]:
-            last = max(last, token.span(2))
-        elif token[0] == "{":
+            continue
+        if token[0] == "{":
             opened.append(-1)
-        elif token[0] == "}" and opened:
-            last = max(last, (opened.pop(), token.start()))
+            continue
+        span = token.span(2) if token[2] else (opened.pop(), token.start()) if token[0] == "}" and opened else (-1, -1)
+        if span[0] >= 0 and span[1] - span[0] < 30 and PLACEHOLDER.fullmatch(text, *span):
+            blank = max(blank, span)
+        else:
+            last = max(last, span)
+    if last[0] < 0 or last[0] < blank[0] < last[1]:
+        last = blank
     return None if last[0] < 0 else text[slice(*last)].strip()
 
 

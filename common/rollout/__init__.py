@@ -1,10 +1,10 @@
 """Rollouts: one interface, two samplers.
 
-`start_sampler` gives a `VLLMSampler` (vLLM in this process, on a GPU or a CPU) or a `TransformersSampler` (a batched
-KV-cache sampler over a plain transformers model, on any machine). Either owns a copy of the weights, which `push`
-refreshes in place, and either answers `generate` with a `Rollout`. Token ids go in and come out; text is made from them
-in one place, `Rollout.texts`. For methods that ask again as soon as an answer comes, either takes single requests with
-`submit` and hands back what is done with `collect`, with the normaliser of each token's law.
+`start_sampler` returns a `VLLMSampler` (vLLM in this process, on a GPU or a CPU) or a `TransformersSampler` (a batched
+sampler with a key-value cache over a plain transformers model, on any machine). Both own a copy of the weights, which
+`push` replaces in place, and both sample with `generate`, which returns a `Rollout`. Token ids go in and come out; only
+`Rollout.texts` makes text of them. Methods that ask again as soon as an answer comes use `submit`, which takes single
+requests, and `collect`, which returns finished ones with the normaliser of each token's distribution.
 
 Shapes: P prompts, G group size (samples of a prompt), B = P * G rows (row b answers prompt b // G), T prompt columns,
 V vocabulary.
@@ -33,7 +33,7 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
 @dataclass
 class Rollout:
-    """Sampled responses, group by group: responses[b] answers prompts[b // group_size]."""
+    """Sampled responses, group after group: responses[b] answers prompts[b // group_size]."""
 
     prompts: list[list[int]]  # P prompt token ids
     responses: list[list[int]]  # B response token ids; the stop token that ended one is its last element
@@ -42,50 +42,50 @@ class Rollout:
     group_size: int
 
     def texts(self, tokenizer, stop_ids: Sequence[int]) -> list[str]:
-        """Gives B strings: each response up to (without) its first stop token, special tokens skipped."""
+        """Returns B strings: each response before its first stop token, without special tokens."""
         ends = [next((i for i, token in enumerate(r) if token in stop_ids), len(r)) for r in self.responses]
         kept = [response[:end] for response, end in zip(self.responses, ends, strict=True)]
         return tokenizer.batch_decode(kept, skip_special_tokens=True)
 
     def out_of_vocabulary(self, vocab_size: int) -> int:
-        """Gives the number of sampled tokens with id >= vocab_size: models pad their vocabulary past the tokenizer."""
+        """Returns the number of sampled tokens with id >= vocab_size: models pad the tokenizer's vocabulary."""
         return sum(token >= vocab_size for response in self.responses for token in response)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One response to be sampled; prompt and response fit in the sampler's window."""
+    """One response to be sampled. Prompt and response together must fit into the sampler's window."""
 
-    key: Hashable  # comes back with the sample
+    key: Hashable  # returned with the sample
     prompt: list[int]
     max_new_tokens: int
     temperature: float
-    numbers: np.ndarray  # (max_new_tokens,) uniform, float64: the t-th chooses the t-th token (vLLM: if deterministic)
-    entropy: bool = False  # whether H is wanted
+    numbers: np.ndarray  # (max_new_tokens,) uniform, float64: number t chooses token t (vLLM: only if deterministic)
+    entropy: bool = False  # whether to record the entropy of each token's distribution
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was sampled: lists of one length, the stop token that ended it included; nats."""
+    """A sampled response: lists of equal length, with the stop token that ended it; in nats."""
 
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)  # log p of each token at temperature 1
-    log_z: list[float] = field(default_factory=list)  # of the law that each token was drawn from
-    entropy: list[float] = field(default_factory=list)  # of the law at temperature 1 (zeros unless asked for)
+    log_z: list[float] = field(default_factory=list)  # of the distribution that each token was drawn from
+    entropy: list[float] = field(default_factory=list)  # of the distribution at temperature 1 (zeros unless requested)
     key: Hashable = None
-    cached_tokens: int = 0  # prompt tokens whose keys and values were still there
+    cached_tokens: int = 0  # prompt tokens whose keys and values were still cached
 
     def after(self, y: "Sample", m: int) -> "Sample":
-        """Gives this sample with the first m tokens of y before it."""
+        """Returns this sample with the first m tokens of y put before it."""
         lists = (getattr(y, name)[:m] + getattr(self, name) for name in ("tokens", "logp", "log_z", "entropy"))
         return Sample(*lists)
 
 
 def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
-    """Gives all ids that end a response, sorted: eos of the generation config (one or several) and of the tokenizer."""
+    """Returns all ids that end a response, sorted: those of the generation config and that of the tokenizer."""
     try:
         eos = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError:  # no generation_config.json: transformers then takes the model's config
+    except OSError:  # without generation_config.json, transformers reads the model's config
         eos = AutoConfig.from_pretrained(model).eos_token_id
     ids = {*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None)}
     return sorted(ids - {None})
@@ -120,18 +120,18 @@ def start_sampler(
     """Loads `model` (folder or Hub id) into a sampler of the given kind.
 
     kind: "vllm", "transformers", or "auto": vLLM on a GPU, else transformers
-    max_total_tokens: the longest prompt + response that will be asked for
-    dtype, device: default bfloat16 on a GPU where there is one, float32 on a CPU
+    max_total_tokens: the largest number of tokens of a prompt and its response together
+    dtype, device: default bfloat16 on the GPU if there is one, otherwise float32 on the CPU
     stop_ids: default `stop_token_ids` of the model and its tokenizer
-    max_num_seqs: rows that run at the same time; it changes speed and memory, not the law
+    max_num_seqs: rows that run at the same time; changes speed and memory, not the distribution of samples
     kv_cache_memory_bytes: room for keys and values (default: 4 GiB; vLLM: as much as max_num_seqs responses that fill
         the window need, but at most 1 GiB on a CPU and what gpu_memory_utilization leaves on a GPU)
-    requests: vLLM will be asked to `submit` too, not only to `generate`
-    deterministic: vLLM then chooses tokens by the numbers of the request, as transformers always does
-    engine_args: passed to vllm.LLM as they are
+    requests: start vLLM so that it takes `submit`, too, and not only `generate`
+    deterministic: let vLLM choose tokens by the numbers of the request, as transformers always does
+    engine_args: further keywords for vllm.LLM
 
-    A program with a process group initialises it first, then starts one sampler on each rank (vLLM makes a group of its
-    own where it finds none).
+    A program with a process group initialises it first and then starts one sampler on each rank: vLLM makes a group of
+    its own if there is none. `shut_down` ends both.
     Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
     """
     if kind not in ("auto", "vllm", "transformers"):

@@ -140,6 +140,8 @@ class Metrics:
         self.add_mean("sampling/importance_weight_mean", ratio)
         self.add_max("sampling/importance_weight_max", ratio)
         self.add_mean("sampling/logp_difference_mean", (token_logp - sampler_logp).abs())
+        for key, value in sampler_check(token_logp, entropy).items():
+            self.sums[key] += value
 
     def rollout(self, rollout: Rollout, vocab_size: int) -> int:
         """Adds the figures of a rollout's lengths. Returns the number of its response tokens over all ranks."""
@@ -165,6 +167,7 @@ class Metrics:
             for key, value in (largest[0] | largest[1]).items():
                 figures[key] = max(figures.get(key, -math.inf), value)
         packed_tokens = sums.pop("packed_tokens", 0)
+        warn_of_sampler(self.step, {key: sums.pop(key, 0.0) for key in SAMPLER_CHECK})
         figures["charts/tokens_per_second"] = sums["policy/response_length"] / figures["time/step"]
         if torch.cuda.is_available():
             peak = next((flops for name, flops in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
@@ -175,6 +178,49 @@ class Metrics:
         with self._noting("train"):
             stop_unless_agreed(figures.get("sampling/logp_difference_mean", 0.0))
         return {key: value for key, value in figures.items() if not math.isnan(value)}
+
+
+# --- is the sampler's distribution the policy's? ----------------------------------------------------------------------
+
+# Sums over the tokens of a step, see `sampler_check`; of all ranks together.
+SAMPLER_CHECK = ("check/surprise", "check/variance", "check/expected_variance")
+
+# Standard errors by which policy/nll and policy/entropy may differ; chance exceeds 4 about once in 16,000 steps.
+MOST_STANDARD_ERRORS = 4.0
+
+
+def sampler_check(token_logp: torch.Tensor, entropy: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Returns sums over tokens, (N,) each in nats, from which `standard_errors` tells whether they were drawn from the
+    policy.
+
+    Given the tokens before it, a token drawn from the policy has -log p with mean equal to the entropy H. So the
+    differences d = -log p - H are martingale differences: they are uncorrelated, and the variance of their sum is the
+    sum of their variances, estimated by d^2. Where the policy is nearly certain, the variance is that of rare
+    surprises, which a step may not contain. There H (1 - log H) estimates it, which is near the variance of -log p if a
+    token has one rare alternative.
+    """
+    difference, h = (-token_logp - entropy).double(), entropy.double().clamp(min=0)
+    expected = h * (1 - h.clamp(max=1).log())
+    sums = difference.sum(), difference.square().sum(), torch.where(h > 0, expected, h).sum()
+    return dict(zip(SAMPLER_CHECK, sums, strict=True))
+
+
+def standard_errors(sums: dict[str, float]) -> float:
+    """Returns by how many standard errors the mean -log p of the tokens exceeds the mean entropy."""
+    surprise, *variances = (float(sums[key]) for key in SAMPLER_CHECK)
+    return surprise / math.sqrt(max(variances)) if max(variances) > 0 else 0.0
+
+
+def warn_of_sampler(step: int, sums: dict[str, float]) -> None:
+    """Says on the console if the tokens of a step were not drawn from the policy."""
+    errors = standard_errors(sums)
+    if abs(errors) > MOST_STANDARD_ERRORS and dist.get_rank() == 0:
+        print(
+            f"warning: step {step}: policy/nll and policy/entropy differ by {errors:.1f} standard errors, so the "
+            "tokens were not drawn from the policy. Below zero: sampling is truncated (top-p, top-k) or its "
+            "temperature is below 1. Above zero: its temperature is above 1, or the sampler has other weights.",
+            flush=True,
+        )
 
 
 def stop_unless_agreed(difference: float) -> None:

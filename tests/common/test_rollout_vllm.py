@@ -15,7 +15,7 @@ from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_erro
 from tqdm import tqdm
 
 from common.rollout import shut_down, start_sampler
-from common.rollout.vllm import VLLMSampler
+from common.rollout.vllm import VLLMSampler, _BatchedOutputs
 
 pytest.importorskip("vllm")
 if torch.cuda.is_available():
@@ -207,14 +207,14 @@ def test_every_stop_id_ends_a_response_and_the_window_counts_the_prompt(sampler,
 
 
 @tied
-def test_tokens_that_come_at_once_are_those_that_would_have_come_one_by_one(sampler, engine, monkeypatch):
+def test_batched_outputs_are_those_that_would_have_come_one_by_one(sampler, engine, monkeypatch):
     def generated():
         fixed, ended = (sampler.generate(PROMPTS, 16, 96, seed=3, fixed_length=fixed) for fixed in (True, False))
         assert 1 in map(len, ended.responses)  # and a first token that is the last
         return fixed, ended
 
     processor = sampler.llm.llm_engine.output_processor
-    at_once, seen = generated(), []
+    batched, seen = generated(), []
     assert processor.process_outputs.held == {} and not processor.request_states
     one_by_one = processor.process_outputs.process
 
@@ -223,8 +223,31 @@ def test_tokens_that_come_at_once_are_those_that_would_have_come_one_by_one(samp
         return one_by_one(outputs, *args, **kwargs)
 
     monkeypatch.setattr(processor, "process_outputs", counted)
-    assert generated() == at_once
-    assert len(seen) == sum(len(response) for rollout in at_once for response in rollout.responses)
+    assert generated() == batched
+    assert len(seen) == sum(len(response) for rollout in batched for response in rollout.responses)
+
+
+@tied
+def test_a_vllm_without_what_batching_relies_on_is_left_as_it_is(sampler, monkeypatch, capsys):
+    from vllm.v1.engine import output_processor
+
+    processor = sampler.llm.llm_engine.output_processor
+    monkeypatch.setattr(processor, "process_outputs", processor.process_outputs.process)
+    plain = processor.process_outputs
+    with monkeypatch.context() as patch:
+        patch.setattr(output_processor, "RequestState", lambda output_kind: None)
+        patch.delattr(processor, "request_states")
+        _BatchedOutputs.install(processor)
+    assert processor.process_outputs == plain
+    message = capsys.readouterr().err
+    assert "no OutputProcessor.request_states, RequestState.logprobs_processor: " in message
+    assert "Decoding is slower, the results are the same." in message
+    with monkeypatch.context() as patch:
+        patch.delattr(output_processor, "RequestState")
+        _BatchedOutputs.install(processor)
+    assert processor.process_outputs == plain and "cannot import name 'RequestState'" in capsys.readouterr().err
+    _BatchedOutputs.install(processor)
+    assert isinstance(processor.process_outputs, _BatchedOutputs) and capsys.readouterr().err == ""
 
 
 @tied

@@ -413,6 +413,14 @@ def test_the_reward_is_that_of_the_chosen_verdict(folder, tmp_path, verdict):
         assert line["objective/strict_reward"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("wrong", ["rewards + [1.0]", "rewards[1:]", "[[r] * 2 for r in rewards]"])
+def test_a_reward_of_ones_own_that_does_not_give_one_number_for_each_text_stops_the_run(folder, tmp_path, wrong):
+    line = "            rewards = task_reward(texts, owners, verdicts, args)\n"
+    script = copy_of("rloo_task.py", line, f"{line}            rewards = {wrong}\n", tmp_path)
+    with pytest.raises(RuntimeError, match=r"shape '\[12\]' is invalid"):
+        train(folder, script)
+
+
 # --- what else a copy may do ------------------------------------------------------------------------------------------
 
 

@@ -467,7 +467,8 @@ def differences(folder: Path, name: str, file: str) -> dict[str, float]:
 def test_at_alpha_1_the_exact_mode_is_plain_sampling(miniature, tmp_path):
     rows = on_the_miniature(tmp_path, miniature, alpha=1.0, n=16, limit=16)
     assert set(rows) == {"plain T=1", "power_exact_alpha1"}
-    assert max(map(abs, differences(tmp_path, "power_exact_alpha1", "toy_test__n16__seed1.json").values())) < 3
+    found = differences(tmp_path, "power_exact_alpha1", "toy_test__n16__seed1.json")
+    assert max(map(abs, found.values())) < 4.1  # of Student's t with 15 degrees of freedom, one value in 1,000
     assert 0.8 < rows["power_exact_alpha1"]["acceptance"] < 1  # |y| / |z|
 
 
