@@ -290,7 +290,7 @@ def made(tmp_path_factory) -> Path:
 
 def test_a_complete_report_has_exit_code_0_and_no_empty_cell(made):
     text = (made / "report" / "report.md").read_text()
-    assert "Missing or broken" not in text and " rows of these tables have their results" in text
+    assert "Missing or broken" not in text and " rows of these tables have their results." in text
     views = report.table_views(folders.Results([made]), 12)
     lines = [line for view in views for line in view.rows if not line[0].startswith("Beam")]
     assert lines and all(cell.ours for line in lines for cell in line[3:])
