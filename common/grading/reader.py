@@ -50,22 +50,20 @@ MAX_LENGTH = 4000  # characters; what is longer is compared by its spelling
 RELATIONS = {"=", "<", ">", "le", "ge", "ne", "approx", "equiv", "in"}
 LEAD_WORDS = set(  # words that may stand before a value without a colon or a verb
     "we get got have obtain either both the number numbers value values answer answers ratio final result total sum rs "
-    "there is are then so thus hence therefore find equal equals pair pairs point points solution solutions roots".split()
+    "there is are then so thus hence therefore find equal equals pair pairs point points solution solutions "
+    "roots".split()
 )
 LEAD_VERBS = {"is", "are", "equals", "be", "was", "has", "becomes"}
 HEDGES = set("about approximately roughly around approx exactly only precisely therefore thus so".split())
 REMARKS = set("for where with here whenever since because as".split())
-MEANINGFUL = (
-    set(  # words beside a value that make it another one, or several
-        "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds "
-        "fourth quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth "
-        "thousandths root roots to than greater above below under up down if unless except without modulo base th st nd rd "
-        "negative positive point out either maximum minimum infinitely off remainder power lakh crore myriad digit double "
-        "triple twice nearly almost".split()
-    )
-    | set(MAGNITUDES)
-    | set(COUNTS)
+MEANINGFUL = set(  # words beside a value that make it another one, or several
+    "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds "
+    "fourth quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth "
+    "thousandths root roots to than greater above below under up down if unless except without modulo base th st nd "
+    "rd negative positive point out either maximum minimum infinitely off remainder power lakh crore myriad digit "
+    "double triple twice nearly almost".split()
 )
+MEANINGFUL |= set(MAGNITUDES) | set(COUNTS)
 LEAD_NOUNS = {"or", "base", "root", "roots", "minimum", "maximum", "remainder", "power"}  # "the minimum is 5"
 RADIANS, DEGREES = {"radian", "radians", "rad", "rads"}, {"degree", "degrees", "deg", "degs"}
 HALF_DAYS = {"am": "am", "pm": "pm", "noon": "pm", "midnight": "am", "oclock": "", "o'clock": ""}

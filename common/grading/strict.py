@@ -138,8 +138,8 @@ def same(a: Node, g: Node, context: Context) -> bool:
         return True
     if has_signs(a) or has_signs(g):
         return same(spread(a), spread(g), context)
-    a, g = without_name_if_alone(a, g), without_name_if_alone(g, a)
-    a, g = without_braces(a, g), without_braces(g, a)
+    for unwrapped in (without_braces, without_name_if_alone, without_braces):
+        a, g = unwrapped(a, g), unwrapped(g, a)
     kinds = {a[0], g[0]}
     for rule_kinds, rule in (
         ({"text"}, same_text),

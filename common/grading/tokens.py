@@ -92,8 +92,8 @@ def characters(text: str) -> str:
 STYLES = set(
     "mathbf boldsymbol bm bf mathit it mathsf sf mathtt tt bold pmb displaystyle textstyle scriptstyle large Large "
     "LARGE huge Huge small tiny normalsize footnotesize limits nolimits left right middle bigl bigr Bigl Bigr biggl "
-    "biggr Biggl Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut centering mathopen "
-    "mathclose mathord mathrel mathbin smash mathnormal enclose".split()
+    "biggr Biggl Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut "
+    "centering mathopen mathclose mathord mathrel mathbin smash mathnormal enclose".split()
 )
 TEXT = set("text textrm textbf textit textnormal textsf texttt textsc textup mbox hbox emph textsl".split())
 UPRIGHT = set("mathrm rm operatorname mathop up".split())

@@ -9,8 +9,8 @@ from common.grading.expressions import Node, list_of, product_of
 from common.grading.tokens import Unreadable
 
 KINDS = set(
-    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter minus "
-    "rel text qty ratio time mod base".split()
+    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter "
+    "minus rel text qty ratio time mod base".split()
 )
 COLLECTIONS = {"list", "set", "tuple", "union", "inter", "minus", "builder"}
 PLAIN_BRACKETS = (("(", ")"), ("[", "]"))
@@ -70,7 +70,7 @@ def bits(*numbers: Fraction) -> int:
 
 @lru_cache(8192)
 def simplified(node: Node) -> Node:
-    """Returns a tree without grouping brackets, with rational numbers folded and vectors multiplied by their factors."""
+    """Returns a tree without grouping brackets, with rational numbers folded and vectors multiplied out."""
     node = mapped(node, simplified)
     kind = node[0]
     if kind == "group":

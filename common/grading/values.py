@@ -1,9 +1,9 @@
 """Values of expressions: exact where they are rational, else to as many digits as a comparison needs.
 
-Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 55 digits
-at several points: what is analytic and agrees at random points is the same function. The unknowns are positive there,
-as lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n). Where absolute values or roundings make the sign
-matter, negative points count too; an unknown that can only be a whole number (an upper bound, an exponent of -1) is one.
+Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 55
+digits at several points: what is analytic and agrees at random points is the same function. The unknowns are positive
+there, as lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n). Where absolute values or roundings make the
+sign matter, negative points count too; an unknown that can only be a whole number, such as an upper bound, is one.
 """
 
 import hashlib
