@@ -282,7 +282,9 @@ class Expressions:
             top, bottom = ("num", self.value()[0]), ("num", self.value(2)[0])
             self.i += 3
         if top and top[0] == bottom[0] == "num" and top[1].denominator == bottom[1].denominator == 1:
-            if 0 < top[1] < bottom[1] and whole[1].denominator == 1 and self.kind() != "^":
+            if self.kind() != "^" and not 0 < top[1] < bottom[1]:
+                raise Unreadable("a mixed number with an improper fraction")
+            if self.kind() != "^":
                 return self.postfix(("num", whole[1] + top[1] / bottom[1]))
         self.i = save
         return whole
@@ -302,6 +304,13 @@ class Expressions:
                 self.i += 1
                 primes = self.kind() in ("'", "''") or self.kind() == "{" and self.kind(1) in ("'", "''")
                 node = self.primes(node) if primes else raised(node, self.script())
+                if (
+                    self.kind() == "("
+                    and node[0] == "pow"
+                    and node[1][1] in FUNCTION_LETTERS
+                    and node[2] == ("neg", ONE)
+                ):
+                    node = self.with_arguments(("sym", node[1][1] + "^-1"))  # an inverse function
             elif kind in ("'", "''"):
                 node = self.primes(node)
             elif kind == "!":
@@ -460,7 +469,7 @@ class Expressions:
         """A name with its arguments: f(x+1), x(t), S(101), I(0), C(n, 2); x(x+1) remains a product."""
         if node[0] != "sym" or self.kind() != "(":
             return node
-        name = node[1].split("_")[0]
+        name = node[1].split("_")[0].removesuffix("^-1")
         if self.tokens[self.i].spaced and not (name.rstrip("'") in FUNCTION_LETTERS or name in ("u", "T")):
             return node
         one = self.kind(2) == ")" and (

@@ -77,6 +77,7 @@ def characters(text: str) -> str:
         text = unicodedata.normalize("NFKC", SCRIPTS.sub(script, text))  # full-width letters; ½ becomes 1⁄2
         text = re.sub(r"(\d+)⁄(\d+)", r"\\frac{\1}{\2}", text)
         text = "".join(CHARACTERS.get(c, c) for c in text)
+    text = re.sub(r"^\s*\*\*(.*)\*\*\s*$", r"\1", text.rstrip("\\ "))  # **5**; a backslash at the end
     for plain, latex in ASCII_FORMS.items():
         text = text.replace(plain, latex + " " * latex[-1].isalpha())
     missing = len(re.findall(r"(?<!\\)\{", text)) - len(re.findall(r"(?<!\\)\}", text))
@@ -97,7 +98,9 @@ STYLES = set(
 )
 TEXT = set("text textrm textbf textit textnormal textsf texttt textsc textup mbox hbox emph textsl".split())
 UPRIGHT = set("mathrm rm operatorname mathop up".split())
-DROPPED = set("phantom hphantom vphantom hspace vspace tag label color textcolor".split())  # with their argument
+DROPPED = set(
+    "phantom hphantom vphantom hspace vspace tag label color textcolor colorbox".split()
+)  # with their argument
 SPACES = set(r", ; : > ! quad qquad thinspace medspace enspace hfill space nobreak".split()) | {" ", "\n"}
 ACCENTS = set("hat widehat bar overline tilde widetilde vec overrightarrow dot ddot overarc".split())
 DERIVATIVES = {"dot": "'|t", "ddot": "''|t"}  # by time
