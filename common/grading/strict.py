@@ -48,6 +48,7 @@ from common.grading.tree import (
     substituted,
     unknowns,
 )
+from common.grading.units import unit_of
 from common.grading.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
@@ -219,7 +220,10 @@ def same_quantity(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers with units: converted if both have one, in the same dimension; either may leave it out."""
     if a[0] == g[0] == "qty":
         return a[3] == g[3] and same(product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1], g[1], context)
-    return same(a[1], g, context) if a[0] == "qty" else same(a, g[1], context)
+    (value, measured), other = (a[1::2], g) if a[0] == "qty" else (g[1::2], a)
+    if other[0] == "pct" or is_angle(other) and measured not in (unit_of("°C")[1], unit_of("°F")[1]):
+        return False
+    return same(value, g, context) if other is g else same(a, value, context)
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
