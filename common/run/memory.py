@@ -5,16 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.logprob import local_tensor
+from common.logprob import CHUNK, local_tensor
+from common.rollout import engine_bytes
+from common.run.metrics import gather
 
 GB = 1e9
+# What --microbatch-tokens 0 chooses from, largest first. FSDP2 copies all weights for every pass, about 0.03 s for a 3B
+# model on a GPU by calculation; beyond the first size of each list that no longer matters.
+PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8192, 4096, 2048)}
+# The share of the free memory that may be filled when the size of a pass is chosen automatically: the estimate of the
+# activations is good to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
+AUTO_SHARE = 0.9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
+
+
+# Rows that the scripts' sampler runs at the same time: the default of common.rollout.start_sampler.
+MAX_NUM_SEQS = 256
 
 
 @dataclass
@@ -32,13 +45,19 @@ def count_parameters(config) -> int:
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
 
+def largest_pass(args, world: int) -> int:
+    """Returns the most tokens that a forward pass can have: --microbatch-tokens, or where that is more one group that
+    fills the window, but no more than all responses of a rank have."""
+    group = args.group_size * args.max_total_tokens
+    return min(max(args.microbatch_tokens, group), args.num_problems // world * group)
+
+
 def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> list[Part]:
     """What training with a script's `args` holds on each of `world` devices, in bytes, the sampler's share left out.
 
     Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
-    precision, and LoRA needs no copy of it. The largest pass has --microbatch-tokens, or one group that fills the
-    window. It keeps each layer's input, or without checkpoints what autograd keeps of each; beside it one layer or the
-    head is at work."""
+    precision, and LoRA needs no copy of it. The largest pass has `largest_pass` tokens. It keeps each layer's input, or
+    without checkpoints what autograd keeps of each; beside it one layer or the head is at work."""
     parameters, c = count_parameters(config), compute_bytes
     layers, hidden, mlp, vocab = (
         getattr(config, name) for name in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
@@ -48,12 +67,17 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     # Inputs and outputs of q and o, k and v, gate and up and down: an adapter has rank times as many weights.
     adapters = args.lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
 
-    tokens = max(args.microbatch_tokens, args.group_size * args.max_total_tokens)
+    tokens = largest_pass(args, world)
     # Two norms with float32 inside, rotated queries, keys and values as wide as these, attention's output; the MLP.
     of_layer = (4 * c + 8) * hidden + 4 * c * queries + 4 * c * mlp
     stored = c * hidden if args.checkpoint_activations else of_layer
     at_work = tokens * (of_layer + 2 * c * mlp)  # the layer recomputed, and gradients inside its MLP
-    head = 8 * 1024 * vocab + (0 if args.lora_rank else 4 * vocab * hidden)  # a chunk's logits, softmax; the gradient
+    chunk = min(CHUNK, tokens)
+    head = 8 * chunk * vocab  # a chunk's logits, and a copy of them
+    if not args.lora_rank:
+        # The weight's gradient in float32, beside a chunk's logits and their gradient, or beside the latter and what
+        # the chunk adds to it.
+        head = max(head, 6 * chunk * vocab + 4 * vocab * hidden, 2 * chunk * vocab + 8 * vocab * hidden)
     # Gathered are two layers and the embedding; trained ones have gradients too, a layer's in float32 to be summed.
     of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
     gathered = 2 * c * of_weights + c * vocab * hidden
@@ -100,24 +124,60 @@ def available(device: torch.device) -> float:
 
 
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
-    """Prints the estimate; raises MemoryError with it where some phase of a step would not fit.
+    """Chooses what `args` leaves open and prints the estimate; raises MemoryError with it where some phase of a step
+    would not fit, unless args.skip_memory_check.
 
-    The sampler is asleep while training on a GPU; on a CPU its copy of the weights stays."""
+    --microbatch-tokens 0 is replaced in `args` by the largest of PASS_TOKENS that fits beside everything else. Where
+    nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
+    set. All ranks choose the same.
+
+    vLLM on a GPU is asleep while training; any other sampler's copy of the weights stays."""
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
-    parts = estimate(config, args, world, dtype.itemsize, needs_base)
-    if on_gpu:
-        engine = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
-        parts.append(Part("CUDA graphs, workspaces", GPU_OVERHEAD, "no flag; an allowance"))
-    else:
-        engine = dtype.itemsize * count_parameters(config)
-    phases = peaks(parts, args.moments_on_host, engine, engine_stays=not on_gpu)
     free = available(device) / (1 if on_gpu else world)
-    parts.append(Part("sampler", engine, "--gpu-memory-utilization"))
+    sleeps = on_gpu and args.sampler != "transformers"
+    engine = dtype.itemsize * count_parameters(config)
+    if sleeps:
+        limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
+        window, rows = args.max_total_tokens, MAX_NUM_SEQS
+        engine, _ = engine_bytes(config, count_parameters(config), rows, window, dtype.itemsize, limit)
+
+    def parts_of(settings) -> list[Part]:
+        parts = estimate(config, settings, world, dtype.itemsize, needs_base)
+        allowance = [Part("CUDA graphs, workspaces", GPU_OVERHEAD, "no flag; an allowance")] if on_gpu else []
+        return parts + allowance
+
+    def phases_of(settings) -> dict[str, float]:
+        return peaks(parts_of(settings), settings.moments_on_host, engine, engine_stays=not sleeps)
+
+    def fits(tokens: int, on_host: bool) -> bool:
+        settings = copy(args)
+        settings.microbatch_tokens, settings.moments_on_host = tokens, on_host
+        phases = phases_of(settings)
+        room = AUTO_SHARE * free if tokens > sizes[-1] else free
+        return max(phases.values()) <= free and phases["while training"] <= room
+
+    sizes = [args.microbatch_tokens] if args.microbatch_tokens else PASS_TOKENS[device.type]
+    places = [args.moments_on_host]
+    if on_gpu and not args.moments_on_host:
+        moments = next(part.size for part in parts_of(args) if part.name == "Adam moments")
+        if world * moments < AUTO_SHARE * available(torch.device("cpu")):
+            places.append(True)
+    choices = [(tokens, on_host) for on_host in places for tokens in sizes]
+    chosen = next((choice for choice in choices if fits(*choice)), (sizes[-1], args.moments_on_host))
+    of_ranks = gather([chosen])
+    tokens, on_host = min(tokens for tokens, _ in of_ranks), any(on_host for _, on_host in of_ranks)
+    by_itself = [f"--microbatch-tokens {tokens}"] if not args.microbatch_tokens else []
+    by_itself += ["--moments-on-host"] if on_host and not args.moments_on_host else []
+    args.microbatch_tokens, args.moments_on_host = tokens, on_host
+
+    parts, phases = parts_of(args), phases_of(args)
+    parts.append(Part("sampler", engine, "--gpu-memory-utilization, --max-total-tokens"))
     lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]
     lines += [f"  {phase:26}{size / GB:8.2f} GB   of {free / GB:.2f} GB free" for phase, size in phases.items()]
+    lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []
     table = f"memory, estimated, on each of {world} device(s):\n" + "\n".join(lines)
-    if max(phases.values()) > free:
-        raise MemoryError(f"this run would not fit.\n{table}")
+    if max(phases.values()) > free and not args.skip_memory_check:
+        raise MemoryError(f"this run would not fit; --skip-memory-check starts it all the same.\n{table}")
     if torch.distributed.get_rank() == 0:
         print(table, flush=True)
 
@@ -138,12 +198,12 @@ def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
 
 
 def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes plain host tensors in the optimizer's state what the optimizer works with: on the device, sharded as the
-    parameters are."""
+    """Makes the optimizer's state what the optimizer works with: on the device, sharded as the parameters are. It may
+    have been plain host tensors, or be there already."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
-            local_tensor(moved).copy_(value, non_blocking=True)
+            local_tensor(moved).copy_(local_tensor(value), non_blocking=True)
             state[key] = moved
 
 

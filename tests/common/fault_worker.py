@@ -33,7 +33,7 @@ from common.run import Run, checkpoint, start
 PHASES = {
     "rollout": "common.rollout.transformers.TransformersSampler._forward",
     "grading": "rloo_tilted.Grader.grade",
-    "forward": "rloo_tilted.pack",
+    "forward": "rloo_tilted.token_logprobs",
     "backward": "torch.Tensor.backward",
     "optimizer": "torch.optim.AdamW.step",
     "validation": "common.evaluate.problem_metrics",
@@ -54,9 +54,12 @@ def kill(*_):
 
 def half(function: str, args: tuple):
     """Does half of what the function does, and dies."""
-    if function == "torch.save":
-        path = args[1]
+    if function == "torch.save":  # torch.distributed.checkpoint writes tensor after tensor to one file
+        file = args[1].raw
+        start = file.tell()
         torch_save(*args)
+        file.truncate((start + file.tell()) // 2)
+        kill()
     elif function == "common.run.checkpoint.save_file":
         path = args[1]
         save_file(*args)

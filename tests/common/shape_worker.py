@@ -7,6 +7,7 @@ before a pass, with gradients; at its peak; and what the estimate says of its ac
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # conftest
@@ -15,10 +16,9 @@ import torch
 from test_memory import CountedMemory, settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoModelForCausalLM
 
 import common.logprob
-from benchmark.random_model import config_of
+from benchmark.speed.random_model import config_of
 from common.logprob import base_logprobs, load_model, pack, token_logprobs
 from common.rollout import Rollout
 from common.run.memory import estimate
@@ -29,9 +29,11 @@ GROUP, DEVICE = 8, torch.device("cpu")
 class FromConfig:
     """transformers' loader, which has no files to read here."""
 
-    @staticmethod
-    def from_pretrained(config, dtype, attn_implementation, trust_remote_code):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+    def __init__(self, model_class):
+        self.model_class = model_class
+
+    def from_pretrained(self, config, dtype, attn_implementation):
+        return self.model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
 
 
 def main(shape: str, lora_rank: int, prompt: int, response: int) -> None:
@@ -39,7 +41,8 @@ def main(shape: str, lora_rank: int, prompt: int, response: int) -> None:
     mesh = torch.distributed.init_device_mesh("cpu", (1,))
     torch.distributed.init_device_mesh = lambda *_, **__: mesh  # made of real numbers
     torch.nn.Module.to = lambda self, *_, **__: self  # peft moves adapters to where they are
-    common.logprob.AutoModelForCausalLM = FromConfig
+    common.logprob.MODELS = {kind: FromConfig(model_class) for kind, model_class in common.logprob.MODELS.items()}
+    common.logprob.AutoConfig = SimpleNamespace(from_pretrained=lambda config, **_: config)
     common.logprob._padded_attention = common.logprob._varlen_attention
 
     config, window = config_of(shape), prompt + response

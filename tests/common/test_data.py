@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ from common.data import (
     validation_of,
 )
 
-BOTH = frozenset({"authors", "honest"})
+BOTH = frozenset({"authors", "held_out"})
 
 
 def write_lines(path, *rows):
@@ -199,6 +200,15 @@ def test_local_file_keeps_ids_duplicates_levels_and_numbers(tmp_path):
     ]
 
 
+def test_ids_of_a_local_file_are_unique_whatever_they_are(tmp_path):
+    rows = [
+        {"id": id, "problem": f"{i}?", "answer": i} for i, id in enumerate(["a", "a:3", "a", "a", "a:3", "a:3:5"], 1)
+    ]
+    problems = load_problems(write_lines(tmp_path / "mine.jsonl", *rows))
+    assert [p.problem for p in problems] == [f"{i}?" for i in range(1, 7)]
+    assert [p.id for p in problems] == ["a", "a:3", "a:3:3", "a:4", "a:3:5:5", "a:3:5"]
+
+
 def test_only_a_line_feed_ends_a_line(tmp_path):
     text = "one\u2028two\u2029three\u0085four\u000bfive"
     raw = json.dumps({"problem": text, "answer": "5"}, ensure_ascii=False)  # U+2028, U+2029 and U+0085 stand bare in it
@@ -308,7 +318,7 @@ def test_math_validation_marks_math500_by_its_text_whatever_blanks_and_case(hub)
     ]
     assert [(p.id, set(p.selections)) for p in validation_of("math")] == [
         ("math_test-0", {"authors"}),
-        ("math_test-1", {"authors", "honest"}),
+        ("math_test-1", {"authors", "held_out"}),
         ("math_test-2", {"authors"}),
     ]
     hub["HuggingFaceH4/MATH-500", None, "test"].append({"problem": "elsewhere", "answer": "1", "unique_id": "u3"})
@@ -343,7 +353,9 @@ def test_deepscaler_validation_is_aime_16_times_and_rows_that_training_never_see
         ("y", "33", frozenset({"authors"})): 16,
     }
     assert len({p.id for p in aime}) == 32
-    assert [p.selections for p in held_out] == [frozenset({"honest"})] * 18
+    assert Counter(p.group for p in aime) == {"aime24-0": 16, "aime24-1": 16}
+    assert all(p.group == p.id for p in held_out + training)
+    assert [p.selections for p in held_out] == [frozenset({"held_out"})] * 18
     assert [p.problem for p in training] == ["problem 3", "problem 4", "Problem  3", "problem 4"]
     assert not {p.problem for p in training} & {p.problem for p in held_out}
 
@@ -459,6 +471,41 @@ def test_bos_that_the_tokenizer_adds_stands_once_where_the_template_has_none(tmp
     assert render(make_tokenizer(CHATML, adds_bos=False), "x", tmp_path) == "<s:user>Q: x</s><s:assistant>"
 
 
+THINKS = CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+
+
+def test_a_system_prompt_and_template_arguments_reach_the_chat_template():
+    def read(tokenizer, *options):
+        (ids,) = render_prompts(tokenizer, [problem_of("x")], PROMPTS / "bare.txt", None, *options)
+        return read_ids(ids)
+
+    thinks = make_tokenizer(THINKS, has_bos=False)
+    assert read(thinks) == read(thinks, "", "{}") == "<s:user>x</s><s:assistant>"
+    assert read(thinks, "Be brief.") == "<s:system>Be brief.</s><s:user>x</s><s:assistant>"
+    assert read(thinks, "", '{"enable_thinking": false}') == "<s:user>x</s><s:assistant><think></think>"
+    assert read(make_tokenizer(None, has_bos=False), "Be brief.") == "Be brief.\n\nx"
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "message"),
+    [
+        (THINKS, ["", '{"enable_thinkin": false}x'], "must be a JSON object, such as"),
+        (THINKS, ["", "[1]"], "must be a JSON object"),
+        (
+            THINKS,
+            ["", '{"enable_thinkin_": false}'],
+            "chat template reads no 'enable_thinkin_'; leave it out",
+        ),
+        (None, ["", '{"enable_thinking": false}'], "reads no 'enable_thinking'"),
+        ("{{ raise_exception('no system turn') }}", ["Be brief."], "refuses the conversation: no system turn"),
+    ],
+)
+def test_options_that_the_chat_template_cannot_use_are_refused_in_one_line(template, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        render_prompts(make_tokenizer(template), [problem_of("x")], PROMPTS / "bare.txt", None, *options)
+    assert "\n" not in str(error.value)
+
+
 def test_without_a_chat_template_the_prompt_is_plain_text(tmp_path):
     examples = write_lines(tmp_path / "one.jsonl", {"problem": "a", "solution": "A"})
     tokenizer = make_tokenizer(None, adds_bos=True)
@@ -495,9 +542,26 @@ def test_prompt_and_examples_files_that_cannot_be_used_are_one_line(tmp_path):
 def test_prompt_hash_changes_with_wording_and_examples_only(tmp_path):
     boxed, bare, shots = PROMPTS / "boxed.txt", PROMPTS / "bare.txt", PROMPTS / "two_shot.jsonl"
     hashes = [prompt_hash(boxed), prompt_hash(bare), prompt_hash(boxed, shots)]
-    assert len(set(hashes)) == 3 and all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
+    hashes += [prompt_hash(boxed, None, "Be brief."), prompt_hash(boxed, None, "", '{"enable_thinking": false}')]
+    assert prompt_hash(boxed, None, "", "{}") == hashes[0]
+    assert len(set(hashes)) == 5 and all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
     (tmp_path / "copy.txt").write_text(boxed.read_text(encoding="utf-8"), encoding="utf-8")
     assert prompt_hash(tmp_path / "copy.txt") == hashes[0]
+
+
+def test_long_work_on_prompts_shows_how_far_it_is(monkeypatch):
+    shown = []
+
+    @contextmanager
+    def bar(name, total):
+        shown.append((name, total))
+        yield SimpleNamespace(update=shown.append)
+
+    monkeypatch.setattr(data, "progress_bar", bar)
+    problems = [problem_of(str(i)) for i in range(2500)]
+    prompts = render_prompts(make_tokenizer(CHATML, has_bos=False), problems, PROMPTS / "bare.txt")
+    assert [read_ids(ids) for ids in prompts[999:1001]] == [f"<s:user>{i}</s><s:assistant>" for i in (999, 1000)]
+    assert shown == [("prompts", 2500), 1000, 1000, 500]
 
 
 def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):
@@ -514,7 +578,9 @@ def test_prompts_without_room_for_a_response_are_dropped_and_named(capsys):
 
 def test_scripts_get_the_wording_of_the_training_set_or_the_one_they_name(tmp_path):
     tokenizer = make_tokenizer(CHATML, has_bos=False)
-    args = SimpleNamespace(dataset="toy", prompt_file="", examples_file="", max_total_tokens=40)
+    args = SimpleNamespace(
+        dataset="toy", prompt_file="", examples_file="", system_prompt="", chat_template_kwargs="", max_total_tokens=40
+    )
     problems = [problem_of("1+1?"), problem_of("1" * 40)]
     kept, prompts = load_prompts(tokenizer, problems, args)
     assert kept == problems[:1] and [read_ids(ids) for ids in prompts] == ["<s:user>1+1?</s><s:assistant>"]
@@ -526,12 +592,29 @@ def test_scripts_get_the_wording_of_the_training_set_or_the_one_they_name(tmp_pa
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize(("num_problems", "batch_size"), [(10, 5), (10, 4), (7, 3), (3, 8), (1, 2)])
-def test_every_problem_occurs_once_an_epoch(num_problems, batch_size):
-    stream = [i for step in range(num_problems * 3) for i in batch_indices(num_problems, batch_size, 1, step)]
-    epochs = [stream[i : i + num_problems] for i in range(0, len(stream), num_problems)]
-    assert len(epochs) == 3 * batch_size
-    assert all(sorted(epoch) == list(range(num_problems)) for epoch in epochs)
+@pytest.mark.parametrize(("num_problems", "batch_size"), [(10, 5), (10, 4), (7, 3), (8, 8), (1, 1), (30, 8)])
+def test_a_problem_occurs_once_an_epoch_except_those_of_the_remainder(num_problems, batch_size):
+    per_epoch, left_out = num_problems // batch_size, Counter()
+    for epoch in range(200):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        seen = [i for step in steps for i in batch_indices(num_problems, batch_size, 1, step)]
+        assert len(seen) == len(set(seen)) == per_epoch * batch_size
+        left_out.update(set(range(num_problems)) - set(seen))
+    if num_problems % batch_size:  # the remainder is another one in every epoch, so nothing is left out for good
+        expected = 200 * (num_problems % batch_size) / num_problems
+        assert all(0.5 * expected < left_out[i] < 1.5 * expected for i in range(num_problems))
+
+
+@pytest.mark.parametrize("batch_size", [32, 64, 128])
+def test_no_batch_of_500_steps_on_7500_problems_holds_a_problem_twice(batch_size):
+    for seed in (15, 42):  # with seed 15 and 32 problems a step, step 234 spans the end of the first epoch
+        for step in range(500):
+            assert len(set(batch_indices(7500, batch_size, seed, step))) == batch_size
+
+
+def test_fewer_problems_than_a_batch_has_are_refused():
+    with pytest.raises(ValueError, match="--num-problems 32: .* only 30 problems .* choose --num-problems 30 or fewer"):
+        batch_indices(30, 32, 1, 0)
 
 
 def test_batches_are_a_pure_function_of_seed_and_step():
@@ -546,5 +629,16 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     orders = [[i for step in range(25) for i in batch_indices(100, 4, 0, 25 * epoch + step)] for epoch in range(4)]
     assert len({tuple(order) for order in orders}) == 4  # every epoch has an order of its own
     assert list(range(100)) not in orders
-    assert batch_indices(5, 5, 42, 0) == [4, 2, 3, 1, 0]  # the same on every machine
-    assert batch_indices(7, 4, 42, 3) == [3, 5, 5, 0]  # two of one epoch, then two of the next
+    assert batch_indices(5, 5, 42, 0) == [0, 3, 1, 4, 2]  # the same on every machine
+    assert batch_indices(7, 4, 42, 3) == [6, 4, 2, 3]
+
+
+def test_a_validation_subset_of_the_training_set_is_independent_of_the_first_batches(tmp_path):
+    path = write_lines(tmp_path / "set.jsonl", *({"problem": str(i), "answer": "1"} for i in range(1000)))
+    shared = 0
+    for seed in range(20):
+        args = SimpleNamespace(dataset=path, validation_dataset=path, validation_size=100, seed=seed)
+        subset = {int(problem.problem) for problem in load_validation(args)}
+        first = {i for step in range(10) for i in batch_indices(1000, 10, seed, step)}
+        shared += len(subset & first)
+    assert 140 < shared < 260  # 200 are expected of 20 independent pairs, with a deviation of about 12; before: 2000

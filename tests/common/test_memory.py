@@ -3,10 +3,14 @@ Adam's moments on the host, which change no bit; fifty steps, after which nothin
 
 import copy
 import gc
+import inspect
+import io
 import json
+import re
 import subprocess
 import sys
 import weakref
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +24,7 @@ from transformers import AutoConfig, Qwen2Config, Qwen3Config
 
 import common.run.memory
 from common.logprob import _LogProbHead, base_logprobs, load_model, pack, token_logprobs
+from common.rollout import start_sampler
 from common.run import start_processes
 from common.run.memory import check_memory, count_parameters, estimate, moments_on_device, peaks
 
@@ -36,7 +41,8 @@ QWEN_4B = Qwen3Config(
 def settings(**changes) -> SimpleNamespace:
     """What the estimate reads of a script's Args, as they are by default."""
     shared = dict(lora_rank=0, checkpoint_activations=True, compile_layers=True, microbatch_tokens=16384, group_size=8)
-    return SimpleNamespace(**shared | dict(max_total_tokens=2048, moments_on_host=False) | changes)
+    shared |= dict(num_problems=32, max_total_tokens=2048, moments_on_host=False, gpu_memory_utilization=0.4)
+    return SimpleNamespace(**shared | dict(sampler="auto", skip_memory_check=False) | changes)
 
 
 def parts(config, world=1, needs_base=True, **changes) -> dict[str, float]:
@@ -67,14 +73,33 @@ def test_the_activations_of_a_3b_model_are_those_counted_by_hand():
     # Two gathered layers and the gradients of one, in bfloat16 and float32; the embedding and its gradient.
     gathered = (2 * 2 + 2 + 4) * weights + 2 * 2 * 151936 * 2048
     inputs = 36 * 16384 * 2 * 2048
-    assert parts(QWEN_3B)["activations"] == (inputs + 16384 * (layer + 4 * 11008) + gathered) / 1e9
+    head = 8 * 4096 * 151936  # more than the layer at work, 16384 * (layer + 4 * 11008)
+    assert parts(QWEN_3B)["activations"] == (inputs + head + gathered) / 1e9
     without = parts(QWEN_3B, checkpoint_activations=False)["activations"]
-    assert without == (36 * 16384 * layer + 16384 * (layer + 4 * 11008) + gathered) / 1e9
+    assert without == (36 * 16384 * layer + head + gathered) / 1e9
+    twice = parts(QWEN_3B, microbatch_tokens=32768)["activations"]
+    assert twice == (2 * inputs + 32768 * (layer + 4 * 11008) + gathered) / 1e9
 
 
 def test_one_group_that_fills_the_window_is_the_largest_pass_where_it_exceeds_the_micro_batch():
     assert parts(QWEN_3B, max_total_tokens=2048) == parts(QWEN_3B, max_total_tokens=640)
     assert parts(QWEN_3B, max_total_tokens=4096) == parts(QWEN_3B, microbatch_tokens=32768)
+
+
+def test_the_largest_pass_is_no_larger_than_the_responses_of_a_rank():
+    short = dict(num_problems=8, max_total_tokens=100)  # 64 responses of 100 tokens
+    assert parts(QWEN_3B, **short) == parts(QWEN_3B, **short, microbatch_tokens=6400)
+    assert parts(QWEN_3B, **short, world=2) == parts(QWEN_3B, **short, microbatch_tokens=3200, world=2)
+    assert parts(QWEN_3B, **short, world=2)["activations"] < parts(QWEN_3B, **short)["activations"]
+    smol = Qwen2Config(
+        vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        intermediate_size=1536, tie_word_embeddings=True,
+    )  # fmt: skip
+    before, now = (
+        sum(part.size for part in estimate(smol, settings(checkpoint_activations=False, **sizes), 1, 4, True)) / 1e9
+        for sizes in ({}, short)
+    )
+    assert before > 25 and now < 14
 
 
 def test_3b_fits_an_80_gb_card_and_4b_at_4096_with_moments_on_the_host_or_on_two_cards():
@@ -126,6 +151,95 @@ def test_a_run_that_does_not_fit_is_refused_with_the_table_and_the_flags(tmp_pat
         assert word in printed and word in str(refusal.value), word
 
 
+def test_a_run_that_does_not_fit_starts_if_it_is_told_to(tmp_path, monkeypatch, capsys):
+    device = start_processes(0)
+    monkeypatch.setattr(common.run.memory, "available", lambda device: 1e6)
+    check_memory(tiny_model(tmp_path), settings(skip_memory_check=True), device, torch.float32, True)
+    assert "in the optimizer step" in capsys.readouterr().out
+
+
+# --- what is chosen automatically, on cards of several sizes ----------------------------------------------------------
+
+
+def chosen_on(monkeypatch, folder, config, card_gb: float, host_gb=200.0, world=1, **changes) -> SimpleNamespace:
+    """The arguments after check_memory on a GPU of that size, of which half a GB is in use, and what it printed of each
+    phase, GB."""
+    start_processes(0)
+    config.save_pretrained(folder)
+    args, card = settings(microbatch_tokens=0, **changes), SimpleNamespace(total_memory=card_gb * 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+        free = {"cuda": (card_gb - 0.5) * 1e9, "cpu": host_gb * 1e9}
+        patch.setattr(common.run.memory, "available", lambda device: free[device.type])
+        patch.setattr(torch.distributed, "get_world_size", lambda: world)
+        patch.setattr(common.run.memory, "gather", lambda items: items * world)
+        with redirect_stdout(io.StringIO()) as printed:
+            check_memory(folder, args, torch.device("cuda"), torch.bfloat16, True)
+    found = re.findall("^  (?:while|in the optimizer) ([a-z]+) +([0-9.]+) GB", printed.getvalue(), re.M)
+    args.printed, args.phases = printed.getvalue(), {phase: float(size) for phase, size in found}
+    return args
+
+
+@pytest.mark.parametrize(
+    "card_gb,world,changes,tokens",
+    [
+        (85.0, 1, {}, 32768),
+        (85.0, 2, {}, 65536),
+        (85.0, 1, {"checkpoint_activations": False, "max_total_tokens": 512}, None),
+        (85.0, 1, {"lora_rank": 16}, 65536),
+        (150.0, 1, {}, 65536),
+        (25.3, 1, {"lora_rank": 16}, 32768),
+        (150.0, 1, {"checkpoint_activations": False, "max_total_tokens": 512}, 8192),
+    ],
+)
+def test_the_largest_pass_that_fits_is_chosen(tmp_path, monkeypatch, card_gb, world, changes, tokens):
+    args = chosen_on(monkeypatch, tmp_path, QWEN_3B, card_gb, world=world, **changes)
+    if tokens:
+        assert (args.microbatch_tokens, args.moments_on_host) == (tokens, False)
+    else:
+        assert args.moments_on_host  # stored activations leave no room for the moments
+    assert f"chosen to fit: --microbatch-tokens {args.microbatch_tokens}" in args.printed
+
+
+def test_the_defaults_of_a_3b_model_need_less_than_74_gb(tmp_path, monkeypatch):
+    phases = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0).phases
+    # Parameters, moments and base: 18 bytes each but for the gradients' 4; vLLM's weights, KV cache and workspace.
+    sampling = (4 + 8 + 2) * 3.085938688 + 2 + 2 * 3.085938688 + (256 * 2048 + 128) * 2 * 36 * 2 * 128 * 2 / 1e9 + 3
+    assert phases["sampling"] == pytest.approx(sampling, abs=0.01)
+    assert max(phases.values()) < 74
+
+
+def test_the_engine_counts_with_what_it_takes_and_a_transformers_sampler_stays(tmp_path, monkeypatch):
+    assert inspect.signature(start_sampler).parameters["max_num_seqs"].default == common.run.memory.MAX_NUM_SEQS
+    small = dict(max_total_tokens=512)
+    for share, engine in ((0.4, 2 * 3.085938688 + (256 * 512 + 128) * 36864 / 1e9 + 3), (0.1, 8.5)):
+        phases = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0, gpu_memory_utilization=share, **small).phases
+        assert phases["sampling"] == pytest.approx(14 * 3.085938688 + 2 + engine, abs=0.01)
+    stays = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0, sampler="transformers", **small).phases
+    assert stays["step"] - phases["step"] == pytest.approx(2 * 3.085938688, abs=0.01)
+
+
+def test_a_chosen_size_stays_and_so_does_that_of_a_cpu(tmp_path, monkeypatch):
+    path, device = tiny_model(tmp_path), start_processes(0)
+    for given, expected in ((5000, 5000), (0, 16384)):
+        args = settings(microbatch_tokens=given)
+        check_memory(path, args, device, torch.float32, True)
+        assert args.microbatch_tokens == expected
+    needed = estimate(AutoConfig.from_pretrained(path), settings(max_total_tokens=64), 1, 4, True)
+    monkeypatch.setattr(common.run.memory, "available", lambda device: sum(part.size for part in needed))
+    args = settings(microbatch_tokens=0, max_total_tokens=64)
+    check_memory(path, args, device, torch.float32, True)
+    assert args.microbatch_tokens == 8192  # a smaller machine takes smaller passes
+
+
+def test_the_4b_recipe_fits_one_80_gb_card_with_its_moments_on_the_host(tmp_path, monkeypatch):
+    args = chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, max_total_tokens=4096)
+    assert args.moments_on_host and max(args.phases.values()) < 78
+    assert not chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, world=2, max_total_tokens=4096).moments_on_host
+    with pytest.raises(MemoryError, match="--skip-memory-check"):
+        chosen_on(monkeypatch, tmp_path, QWEN_4B, 85.0, host_gb=30, max_total_tokens=4096)
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
 def test_adapters_are_counted_as_peft_makes_them(tmp_path, kind):
     path = tiny_model(tmp_path, kind)
@@ -173,7 +287,7 @@ def test_a_step_holds_what_the_estimate_says(tmp_path, lora_rank):
     rollout.responses = [[2] * 50 for _ in rollout.responses]
     rollout.sampler_logp = [[-1.0] * 50 for _ in rollout.responses]
     tokens = pack(rollout, [0]).input_ids.shape[1]
-    args = settings(lora_rank=lora_rank, microbatch_tokens=tokens, max_total_tokens=1)
+    args = settings(lora_rank=lora_rank, microbatch_tokens=tokens, max_total_tokens=1, num_problems=tokens)
     with CountedMemory() as counted:
         policy = load_model(path, args, device, torch.bfloat16)
         base = None if lora_rank else load_model(path, args, device, torch.bfloat16, trainable=False)

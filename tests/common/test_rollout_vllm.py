@@ -1,5 +1,7 @@
 """The vLLM sampler with the real engine, on a CPU: the claims of test_rollout.py, and that a stale push is caught."""
 
+import io
+import os
 import random
 import subprocess
 import sys
@@ -8,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
+from tqdm import tqdm
 
-from common.rollout import start_sampler
-from common.rollout.vllm import VLLMSampler
+from common.rollout import shut_down, start_sampler
+from common.rollout.vllm import VLLMSampler, _BatchedOutputs
 
 pytest.importorskip("vllm")
 if torch.cuda.is_available():
@@ -31,12 +35,17 @@ def engine(request, tmp_path_factory):
     def random_state():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
-    before = random_state()
-    sampler = start_sampler("vllm", folder, 96, stop_ids=[STOP], kv_cache_memory_bytes=64 << 20)
-    assert random_state() == before, "starting the engine changed the trainer's random numbers"
+    def threads():
+        variable = os.environ.get("TORCHINDUCTOR_COMPILE_THREADS")
+        return torch.get_num_threads(), torch.set_num_threads, inductor.compile_threads, variable
+
+    before = random_state(), threads()
+    sampler = start_sampler("vllm", folder, 96, stop_ids=[STOP])
+    assert random_state() == before[0], "starting the engine changed the trainer's random numbers"
+    assert threads() == before[1], "starting the engine changed the trainer's threads"
     yield sampler, model
     torch.distributed.barrier()
-    sampler.close()
+    shut_down(sampler)
     assert not torch.distributed.is_initialized()
 
 
@@ -55,6 +64,29 @@ def changed(model, scale=0.05):
         for parameter in copy.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return copy
+
+
+@tied
+def test_a_progress_bar_counts_the_responses_and_changes_none(sampler, monkeypatch):
+    bars = []
+
+    def bar(name, items=None, *, total=None, **_):
+        bars.append(tqdm(items, total=total, desc=name, file=io.StringIO()))
+        return bars[-1]
+
+    before = sampler.generate(PROMPTS, 2, 96, seed=0)
+    monkeypatch.setattr("common.rollout.vllm.shows_progress", bool)
+    monkeypatch.setattr("common.rollout.vllm.progress_bar", bar)
+    assert sampler.generate(PROMPTS, 2, 96, seed=0) == before and not bars
+    assert sampler.generate(PROMPTS, 2, 96, seed=0, progress="validation") == before
+    assert [(bar.desc, bar.n, bar.total) for bar in bars[-1:]] == [("validation", 2 * len(PROMPTS), 2 * len(PROMPTS))]
+
+
+@tied
+def test_the_cache_holds_as_many_full_windows_as_rows_run_and_hardly_more(sampler):
+    cache = sampler.llm.llm_engine.vllm_config.cache_config
+    assert sampler.capacity(96) == 256
+    assert cache.num_gpu_blocks * cache.block_size == 256 * 128 + 128
 
 
 @tied_and_untied
@@ -133,12 +165,12 @@ def test_samples_follow_the_exact_law_and_not_that_of_another_temperature(sample
 
 @tied
 def test_equal_calls_repeat_and_seed_step_and_problems_change_the_samples(sampler):
-    def sample(seed=0, step=0, problem="a"):
-        return sampler.generate([[5, 6]], 2, 96, seed, step, problem_ids=[problem], fixed_length=True).responses
+    def sample(seed=0, step=0, problem="a", **stream):
+        return sampler.generate([[5, 6]], 2, 96, seed, step, [problem], fixed_length=True, **stream).responses
 
-    assert sample() == sample()
-    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b")]
-    assert len(set(map(tuple, different))) == 8
+    assert sample() == sample() == sample(stream="train")
+    different = [*sample(), *sample(seed=1), *sample(step=1), *sample(problem="b"), *sample(stream="validation")]
+    assert len(set(map(tuple, different))) == 10
 
 
 @tied
@@ -175,14 +207,14 @@ def test_every_stop_id_ends_a_response_and_the_window_counts_the_prompt(sampler,
 
 
 @tied
-def test_tokens_that_come_at_once_are_those_that_would_have_come_one_by_one(sampler, engine, monkeypatch):
+def test_batched_outputs_are_those_that_would_have_come_one_by_one(sampler, engine, monkeypatch):
     def generated():
         fixed, ended = (sampler.generate(PROMPTS, 16, 96, seed=3, fixed_length=fixed) for fixed in (True, False))
         assert 1 in map(len, ended.responses)  # and a first token that is the last
         return fixed, ended
 
     processor = sampler.llm.llm_engine.output_processor
-    at_once, seen = generated(), []
+    batched, seen = generated(), []
     assert processor.process_outputs.held == {} and not processor.request_states
     one_by_one = processor.process_outputs.process
 
@@ -191,8 +223,31 @@ def test_tokens_that_come_at_once_are_those_that_would_have_come_one_by_one(samp
         return one_by_one(outputs, *args, **kwargs)
 
     monkeypatch.setattr(processor, "process_outputs", counted)
-    assert generated() == at_once
-    assert len(seen) == sum(len(response) for rollout in at_once for response in rollout.responses)
+    assert generated() == batched
+    assert len(seen) == sum(len(response) for rollout in batched for response in rollout.responses)
+
+
+@tied
+def test_a_vllm_without_what_batching_relies_on_is_left_as_it_is(sampler, monkeypatch, capsys):
+    from vllm.v1.engine import output_processor
+
+    processor = sampler.llm.llm_engine.output_processor
+    monkeypatch.setattr(processor, "process_outputs", processor.process_outputs.process)
+    plain = processor.process_outputs
+    with monkeypatch.context() as patch:
+        patch.setattr(output_processor, "RequestState", lambda output_kind: None)
+        patch.delattr(processor, "request_states")
+        _BatchedOutputs.install(processor)
+    assert processor.process_outputs == plain
+    message = capsys.readouterr().err
+    assert "no OutputProcessor.request_states, RequestState.logprobs_processor: " in message
+    assert "Decoding is slower, the results are the same." in message
+    with monkeypatch.context() as patch:
+        patch.delattr(output_processor, "RequestState")
+        _BatchedOutputs.install(processor)
+    assert processor.process_outputs == plain and "cannot import name 'RequestState'" in capsys.readouterr().err
+    _BatchedOutputs.install(processor)
+    assert isinstance(processor.process_outputs, _BatchedOutputs) and capsys.readouterr().err == ""
 
 
 @tied
@@ -221,6 +276,8 @@ def test_bad_requests_are_named_and_sleep_does_nothing_on_a_cpu(sampler):
 RANK = """
 import os, sys, torch, torch.distributed as dist
 sys.path[:0] = sys.argv[2:]
+from tqdm import tqdm
+
 from common.rollout import start_sampler
 from test_rollout import tiny_model, worst_logp_error
 dist.init_process_group("gloo")
@@ -243,10 +300,10 @@ sampler.close()
 def test_each_rank_of_a_trainer_has_an_engine_of_its_own(tmp_path):
     tiny_model(tmp_path)
     (tmp_path / "rank.py").write_text(RANK)
-    root = Path(__file__).parents[2]
+    tests, root = Path(__file__).parent, Path(__file__).parents[2]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [*torchrun, tmp_path / "rank.py", tmp_path, root, root / "tests"], capture_output=True, text=True, timeout=300
+        [*torchrun, tmp_path / "rank.py", tmp_path, root, tests], capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "rank 0 is right" in run.stdout and "rank 1 is right" in run.stdout

@@ -409,6 +409,9 @@ def test_an_interrupted_run_goes_on_where_it_was(program, monkeypatch):
     known = {json.loads(line)["id"] for line in lines[1:6]}
     assert [record["id"] for record in again["problems"]] == [record["id"] for record in whole["problems"]]
     assert again["metrics"] == whole["metrics"] and len(known) == 5 and len(searched) == 7
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="weights, config or tokenizer have changed"):
+        patch.setattr("common.evaluate.model_hash", lambda _: "0123456789ab")
+        run()
     with pytest.raises(ValueError, match="sampler 'auto', now 'transformers'.*--output-dir"):
         run(sampler="transformers")
 

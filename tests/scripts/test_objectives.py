@@ -48,6 +48,11 @@ class Table:
     def logp(self, table: torch.Tensor) -> torch.Tensor:
         return self.token_logp(table).sum(1)
 
+    def entropy(self, table: torch.Tensor) -> torch.Tensor:
+        """Next-token entropy summed over the response, nats: (|Y|,)."""
+        of_prefix = torch.distributions.Categorical(logits=table).entropy()
+        return (of_prefix[self.prefix] * self.mask).sum(1)
+
     def probabilities(self, table: torch.Tensor) -> torch.Tensor:
         return self.logp(table).exp()
 
@@ -88,7 +93,8 @@ def expected_estimate(
     token_logp = problem.token_logp(table)
     logp = token_logp.detach().sum(1)
     length = problem.mask.sum(1)[rows]
-    returns = module.objective(problem.r_task[rows], logp[rows], problem.logp(problem.base_table)[rows], length, args)
+    logp_base, entropy = problem.logp(problem.base_table)[rows], problem.entropy(table.detach())[rows]
+    returns = module.objective(problem.r_task[rows], logp[rows], logp_base, entropy, length, args)
     advantages = module.leave_one_out(returns, group_size)
     chance = problem.probabilities(table.detach())[groups].prod(1)
     lengths = problem.mask.sum(1)[groups].sum(1)

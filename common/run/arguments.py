@@ -1,0 +1,118 @@
+"""Command-line arguments: the values that each may have, and help under the headings of the source.
+
+A script's Args is a dataclass. An annotation such as `PositiveInt` names the domain of an argument; `check_arguments`,
+called in `__post_init__`, refuses a value outside it before anything loads. A comment `# --- heading ---` between the
+arguments is a heading of --help.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_type_hints
+
+import tyro
+
+REFUSED = 2  # exit code of a program that stops before its first step because of what it was given
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The values that an argument may have: `text` completes "must be ...", `holds` tests a value."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(least: int) -> Domain:
+    return Domain(f"a whole number of {least} or more", lambda value: value >= least)
+
+
+BAD_NAME = re.compile(r"/|^\.")
+
+PositiveInt = Annotated[int, at_least(1)]
+NonNegativeInt = Annotated[int, at_least(0)]
+AtLeastTwo = Annotated[int, at_least(2)]
+# numpy, which vLLM seeds too, takes no more than 32 bits.
+Seed = Annotated[int, Domain("a whole number from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
+# A comparison with NaN is False, so that NaN is in no domain.
+PositiveFloat = Annotated[float, Domain("a finite number above 0", lambda value: 0 < value < math.inf)]
+PositiveOrInf = Annotated[float, Domain("a number above 0, or inf", lambda value: value > 0)]
+NonNegativeFloat = Annotated[float, Domain("a finite number of 0 or more", lambda value: 0 <= value < math.inf)]
+FiniteFloat = Annotated[float, Domain("a finite number", math.isfinite)]
+Share = Annotated[float, Domain("a number above 0 and below 1", lambda value: 0 < value < 1)]
+FolderName = Annotated[str, Domain("a name without / that starts with no dot", lambda name: not BAD_NAME.search(name))]
+
+
+def check_arguments(args) -> None:
+    """Raises ValueError, naming the flag, for the first argument whose value is outside its domain. None is in every
+    domain; of a list, every element is checked."""
+    hints = get_type_hints(type(args), include_extras=True)
+    for field in dataclasses.fields(args):
+        value, domain = getattr(args, field.name), _domain_of(hints[field.name])
+        for item in value if isinstance(value, list) else [value]:
+            if domain and item is not None and not domain.holds(item):
+                raise ValueError(f"{flag(field.name)} {item}: must be {domain.text}.")
+
+
+def _domain_of(hint) -> Domain | None:
+    """The domain in a type hint such as PositiveInt, PositiveInt | None or list[PositiveInt]."""
+    for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
+        domain = part if isinstance(part, Domain) else _domain_of(part)
+        if domain:
+            return domain
+    return None
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def parse(args_class: type, arguments: list[str] | None = None):
+    """The command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a line that
+    says what to do; --help shows the docstring of the script and the arguments under the headings of the source."""
+    values = tyro.cli(_grouped(args_class), args=arguments, description=sys.modules[args_class.__module__].__doc__)
+    try:
+        return args_class(**{name: value for group in vars(values).values() for name, value in vars(group).items()})
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+@functools.cache
+def _grouped(args_class: type) -> type:
+    """A dataclass that holds a dataclass for each heading in the source of `args_class`, with the arguments below it:
+    tyro shows the arguments of a nested dataclass under a heading of their own."""
+    hints, documentation = get_type_hints(args_class, include_extras=True), _documentation(args_class)
+    groups: dict[str, list] = {}
+    for field in dataclasses.fields(args_class):
+        heading, text = documentation[field.name]
+        hint = Annotated[hints[field.name], tyro.conf.arg(help=text)]
+        default = dataclasses.field(default=field.default, default_factory=field.default_factory)
+        groups.setdefault(heading, []).append((field.name, hint, default))
+    nested = [(name, dataclasses.make_dataclass(name, fields, kw_only=True)) for name, fields in groups.items()]
+    return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass("Arguments", nested)]
+
+
+def _documentation(args_class: type) -> dict[str, tuple[str, str]]:
+    """{argument: (the heading above it, as a Python name; the docstring below it)}, from the source of the class."""
+    source = textwrap.dedent(inspect.getsource(args_class))
+    lines, statements = source.splitlines(), ast.parse(source).body[0].body
+    found, heading = {}, "arguments"
+    for number, line in enumerate(lines, 1):
+        if title := re.match(r" *# --- (.+) ---$", line):
+            heading = re.sub(r"\W+", "_", title[1])
+        for statement, after in itertools.pairwise([*statements, None]):
+            if isinstance(statement, ast.AnnAssign) and statement.lineno == number:
+                text = after.value.value if isinstance(after, ast.Expr) else ""
+                found[statement.target.id] = heading, " ".join(text.split())
+    return found
