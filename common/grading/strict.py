@@ -636,7 +636,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 
     def same_word(x: str, y: str) -> bool:
         natural = all(word.islower() or word.isupper() or word.istitle() for word in (x, y))
-        code = len(y) < 2 or y.isupper() and (not set(y) & set("AEIOUY") or len(y) == 2 and y != "NO")
+        code = len(y) < 2 or y.isupper() and y not in ("YES", "NO", "TRUE", "FALSE")
         return x == y or natural and not code and x.lower() == y.lower()
 
     return all(map(same_word, a, g))
