@@ -515,9 +515,31 @@ def asked_for(node: Node) -> bool:
     )
 
 
+def with_derivatives(node: Node) -> Node:
+    """An equation between differentials, x dy = y dx, as one with derivatives: dx becomes 1, dy becomes y'."""
+    pairs = [(x, y) for part in parts_of(node) if part[0] == "mul" for x, y in zip(part[1], part[1][1:], strict=False)]
+    names = {y[1] for x, y in pairs if x == ("sym", "d") and y[0] == "sym"}
+    variable = "t" if "t" in names else "x"
+    if len(names) < 2 or variable not in names:
+        return node
+
+    def joined(part: Node) -> Node | None:
+        if part[0] != "mul" or ("sym", "d") not in part[1]:
+            return None
+        factors = list(part[1])
+        at = factors.index(("sym", "d"))
+        if at + 1 == len(factors) or factors[at + 1][0] != "sym":
+            return None
+        name = factors[at + 1][1]
+        factors[at : at + 2] = [ONE if name == variable else ("sym", name + "'")]
+        return substituted(product_of(factors), joined)
+
+    return substituted(node, joined)
+
+
 def same_equation(a: Node, g: Node, context: Context) -> bool:
     """Compares equations: the differences of the sides are proportional, or one is solved for a name of the other."""
-    a, g = with_common_names(a, g)
+    a, g = with_common_names(with_derivatives(a), with_derivatives(g))
     if len(a[1]) != len(g[1]):
         return False
     orders = (a[1], a[1][::-1])
@@ -619,7 +641,7 @@ def same_letters(answer: str, gold: list[str]) -> bool:
     rows = rows_of_letters(answer)
     if rows is None:
         node = read(answer)
-        return node is not None and len(gold) == 1 and same_quietly(node, ("text", tuple(gold)), EXACT)
+        return node is not None and len(gold) == 1 and same_quietly(node, ("text", gold[0]), EXACT)
     if len(rows) == 2 and len(gold) == 1 and len(rows[0]) == 1:  # x = ACF
         rows = rows[1:]
     orders = (rows, rows[::-1])
@@ -645,7 +667,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 def text_of(node: Node) -> tuple[str, ...] | None:
     """Returns the words of a text, a name, a product of letters, or a list of such."""
     if node[0] == "text":
-        return node[1]
+        return tuple(node[1].split())
     if node[0] == "group":
         return text_of(node[1])
     if node[0] == "sym":

@@ -42,7 +42,7 @@ def mapped(node: Node, function: Callable[[Node], Node]) -> Node:
             return part
         return function(part) if isinstance(part[0], str) and part[0] in KINDS else tuple(map(replaced, part))
 
-    return node if node[0] == "text" else (node[0], *map(replaced, node[1:]))
+    return (node[0], *map(replaced, node[1:]))
 
 
 def substituted(node, find: Callable[[Node], Node | None]):

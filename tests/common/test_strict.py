@@ -15,6 +15,7 @@ from gold_variants import ALTERATIONS, SPELLINGS, real_golds
 from common.grading import last_box, tolerance_of
 from common.grading.reader import read
 from common.grading.strict import same_answer
+from common.grading.tree import KINDS
 
 PAIRS: dict[str, list[tuple[str, str, bool]]] = {}
 for line in Path(__file__).with_name("strict_pairs.txt").read_text().splitlines():
@@ -27,7 +28,7 @@ for line in Path(__file__).with_name("strict_pairs.txt").read_text().splitlines(
 
 def test_the_pairs_are_many_and_of_both_verdicts():
     verdicts = Counter(right for pairs in PAIRS.values() for _, _, right in pairs)
-    assert len(PAIRS) == 44 and verdicts[True] > 850 and verdicts[False] > 450
+    assert len(PAIRS) == 50 and verdicts[True] > 850 and verdicts[False] > 450
 
 
 @pytest.mark.parametrize("rule", PAIRS)
@@ -53,7 +54,7 @@ X, M = ("sym", "x"), ("sym", "m")
         (r"2\text{ m}", ("qty", num(2), Fraction(1), (("length", 1),))),
         ("5 km/h", ("qty", num(5), Fraction(5, 18), (("length", 1), ("time", -1)))),
         (r"3 \text{ dozen}", ("mul", (num(3), num(12)))),
-        (r"12 \text{ or more}", ("list", (num(12), ("text", ("more",))), ("or",))),
+        (r"12 \text{ or more}", ("list", (num(12), ("text", "more")), ("or",))),
         (r"12 \text{ choose } 2", None),
         (r"\text{The area is } 5", num(5)),
         (r"x^2 \text{ for all } x", ("pow", X, num(2))),
@@ -119,6 +120,36 @@ def test_no_comparison_runs_long(tolerance):
             start = time.process_time()
             same_answer(text, other, tolerance), same_answer(other, text, tolerance)
             assert time.process_time() - start < 2.0, text[:40]
+
+
+def test_no_text_makes_a_comparison_raise():
+    for kind in (
+        *KINDS,
+        "(",
+        "]",
+        "\\",
+        "\\frac",
+        "^",
+        "_",
+        "|",
+        "\\ud800",
+        "$",
+        "\\text{",
+        "\\pm",
+        "\\begin{matrix}",
+        "\x00",
+    ):
+        for text in (
+            kind,
+            rf"\text{{{kind}}}",
+            f"{kind} or 5",
+            f"5 {kind}",
+            f"{kind}=5",
+            f"{{{kind}}}^{kind}",
+            f"({kind},{kind})",
+        ):
+            for other in ("7", "x+1", f"{text}+1", "(1,2)", "x>3", r"\text{yes}", "y'=x", r"\{1, 2\}", "5 km"):
+                same_answer(text, other), same_answer(other, text)
 
 
 def test_no_algebra_system_is_loaded_and_nothing_is_compiled():
