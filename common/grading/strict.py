@@ -48,6 +48,7 @@ from common.grading.tree import (
     substituted,
     unknowns,
 )
+from common.grading.units import unit_of
 from common.grading.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
@@ -138,8 +139,8 @@ def same(a: Node, g: Node, context: Context) -> bool:
         return True
     if has_signs(a) or has_signs(g):
         return same(spread(a), spread(g), context)
-    a, g = without_name_if_alone(a, g), without_name_if_alone(g, a)
-    a, g = without_braces(a, g), without_braces(g, a)
+    for unwrapped in (without_braces, without_name_if_alone, without_braces):
+        a, g = unwrapped(a, g), unwrapped(g, a)
     kinds = {a[0], g[0]}
     for rule_kinds, rule in (
         ({"text"}, same_text),
@@ -219,7 +220,10 @@ def same_quantity(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers with units: converted if both have one, in the same dimension; either may leave it out."""
     if a[0] == g[0] == "qty":
         return a[3] == g[3] and same(product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1], g[1], context)
-    return same(a[1], g, context) if a[0] == "qty" else same(a, g[1], context)
+    (value, measured), other = (a[1::2], g) if a[0] == "qty" else (g[1::2], a)
+    if other[0] == "pct" or is_angle(other) and measured not in (unit_of("°C")[1], unit_of("°F")[1]):
+        return False
+    return same(value, g, context) if other is g else same(a, value, context)
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
@@ -284,7 +288,7 @@ def same_ratio(a: Node, g: Node, context: Context) -> bool:
     left, right = terms(a), terms(g)
     if left is None and right and right[1:] == (ONE,):  # 3 for 3:1
         left = (a, ONE) if a[0] == "num" else None
-    if not left or not right or len(left) != len(right) or same_value(left[0], ZERO, EXACT):
+    if not left or not right or len(left) != len(right) or any(same_value(x, ZERO, EXACT) for x in (*left, *right)):
         return False
     return all(
         same_value(product_of([x, right[0]]), product_of([y, left[0]]), EXACT) for x, y in zip(left, right, strict=True)
@@ -511,9 +515,31 @@ def asked_for(node: Node) -> bool:
     )
 
 
+def with_derivatives(node: Node) -> Node:
+    """An equation between differentials, x dy = y dx, as one with derivatives: dx becomes 1, dy becomes y'."""
+    pairs = [(x, y) for part in parts_of(node) if part[0] == "mul" for x, y in zip(part[1], part[1][1:], strict=False)]
+    names = {y[1] for x, y in pairs if x == ("sym", "d") and y[0] == "sym"}
+    variable = "t" if "t" in names else "x"
+    if len(names) < 2 or variable not in names:
+        return node
+
+    def joined(part: Node) -> Node | None:
+        if part[0] != "mul" or ("sym", "d") not in part[1]:
+            return None
+        factors = list(part[1])
+        at = factors.index(("sym", "d"))
+        if at + 1 == len(factors) or factors[at + 1][0] != "sym":
+            return None
+        name = factors[at + 1][1]
+        factors[at : at + 2] = [ONE if name == variable else ("sym", name + "'")]
+        return substituted(product_of(factors), joined)
+
+    return substituted(node, joined)
+
+
 def same_equation(a: Node, g: Node, context: Context) -> bool:
     """Compares equations: the differences of the sides are proportional, or one is solved for a name of the other."""
-    a, g = with_common_names(a, g)
+    a, g = with_common_names(with_derivatives(a), with_derivatives(g))
     if len(a[1]) != len(g[1]):
         return False
     orders = (a[1], a[1][::-1])
@@ -615,10 +641,7 @@ def same_letters(answer: str, gold: list[str]) -> bool:
     rows = rows_of_letters(answer)
     if rows is None:
         node = read(answer)
-        found = name_and_value(simplified(node)) if node else None
-        return (
-            len(gold) == 1 and node is not None and same_text(found[1] if found else node, ("text", tuple(gold)), EXACT)
-        )
+        return node is not None and len(gold) == 1 and same_quietly(node, ("text", gold[0]), EXACT)
     if len(rows) == 2 and len(gold) == 1 and len(rows[0]) == 1:  # x = ACF
         rows = rows[1:]
     orders = (rows, rows[::-1])
@@ -635,7 +658,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 
     def same_word(x: str, y: str) -> bool:
         natural = all(word.islower() or word.isupper() or word.istitle() for word in (x, y))
-        code = len(y) < 2 or y.isupper() and (not set(y) & set("AEIOUY") or len(y) == 2 and y != "NO")
+        code = len(y) < 2 or y.isupper() and y not in ("YES", "NO", "TRUE", "FALSE")
         return x == y or natural and not code and x.lower() == y.lower()
 
     return all(map(same_word, a, g))
@@ -644,7 +667,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 def text_of(node: Node) -> tuple[str, ...] | None:
     """Returns the words of a text, a name, a product of letters, or a list of such."""
     if node[0] == "text":
-        return node[1]
+        return tuple(node[1].split())
     if node[0] == "group":
         return text_of(node[1])
     if node[0] == "sym":
