@@ -99,7 +99,7 @@ def broken_links(text: str, page: Path) -> list[str]:
     return broken
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
 def test_links_of_a_page_lead_somewhere(page):
     assert broken_links((ROOT / page).read_text(), ROOT / page) == []
 
