@@ -16,9 +16,9 @@ answers too. This leaves pi(y) ~ p(y)^alpha invariant. Modes, named in every out
     karan-du        Karan & Du's program: a proposal ends at |y|, log Z is summed over the overlap of y and z, |y| / |z|
                     is missing, and a chain that is finished after a block stops there
     mh-llm          the program of the paper as it was published: a proposal ends at |y|, the ratio of q is inverted,
-                    |y| / |z| is missing, there is one block more, and of the n chains of a problem the one after a
-                    chain that is taken out at the end of a block is not looked at: if it is finished too, it goes on
-                    beyond its stop token
+                    |y| / |z| is missing, and there is one block more. Finished chains are removed after each block,
+                    but the chain after a removed one is skipped: if it is finished as well, it stays and runs past its
+                    stop token
     mh-llm-signfix  the same with the ratio of q the right way up
 
 The last three do not leave pi invariant. They are here to reproduce published rows and to show what the difference
@@ -29,10 +29,10 @@ weights have become unequal, and takes one of the last by weight. With --block-s
 Every run also samples plainly at temperature 1 and 1/alpha. Files, where X is power_exact_alpha4__math500__n16:
 
     plain_T1/  plain_T0.25/                       as common/evaluate.py writes them
-    X__seed1.json  X__seed1.responses.jsonl       the same, and in `chains` what became of each chain: fields of `Chain`
+    X__seed1.json  X__seed1.responses.jsonl       the same, and for each chain the fields of `Chain`, in `chains`
     X__seed1.moves/                               the journal: samples of unfinished chains, from which an interrupted
                                                   run continues
-    X__report.json                                the table that is printed: accuracies, and the tokens that each took
+    X__report.json                                the table that is printed: accuracies, and tokens for each answer
     summary.json                                  one row per data set, as in common/evaluate.py
 """
 
@@ -129,7 +129,7 @@ class Args:
 
 @dataclass
 class Chain:
-    """A chain, or a particle: its answer and how it came to it."""
+    """A chain or a particle: its answer, and the statistics of how it got there."""
 
     index: int
     y: Sample = field(default_factory=Sample)
@@ -211,14 +211,16 @@ class ChainGroup:
             self.requests = []
 
     def finished(self, chain: Chain) -> bool:
+        """Returns whether the chain's answer ends with a stop token."""
         return bool(chain.y.tokens) and chain.y.tokens[-1] in self.stop_ids
 
     def uniforms(self, chain: Chain, count: int, purpose: str) -> np.ndarray:
+        """Returns `count` uniform numbers for the next draw of the chain."""
         return uniforms(self.seed, self.step, self.word, chain.index, count, f"{self.stream} {purpose}")
 
     def propose(self, asked: list[Asked]) -> Iterator[list[Request]]:
-        """Draws, for each (chain, cut, end), the chain's answer anew from its cut on, up to length `end`, from q.
-        Returns the new answers."""
+        """Draws each chain's answer anew from q, from its cut on and up to length `end`. Yields the requests, is sent
+        their samples, and returns the new answers."""
         requests = [
             Request(
                 key=(self.name, place),
@@ -246,7 +248,7 @@ class ChainGroup:
             chain.lengths.append(len(y.tokens))
 
     def move(self, chains: list[Chain], end_of) -> Iterator[list[Request]]:
-        """One Metropolis-Hastings move of each chain; its proposal is drawn up to the length end_of(|y|)."""
+        """Makes one Metropolis-Hastings move of each chain, whose proposal is drawn up to the length end_of(|y|)."""
         mode, alpha, law = self.args.mode, self.args.alpha, self.args.cut
         self.step += 1
         numbers = [self.uniforms(chain, 2, "moves") for chain in chains]  # one for the cut, one for the acceptance
@@ -263,8 +265,8 @@ class ChainGroup:
             chain.lengths.append(len(chain.y.tokens))
 
     def metropolis(self) -> Iterator[list[Request]]:
-        """Blocks of draws and moves. Exact chains are never taken out: to freeze a chain at the first block in which it
-        is finished would be biased."""
+        """Runs blocks of draws and moves. Exact chains are never removed: freezing a chain at the first block in which
+        it is finished would bias the result."""
         exact, pushed = self.args.mode == "exact", self.args.mode.startswith("mh-llm")
         running = self.chains
         for block in range(1, self.num_blocks + 1):
@@ -292,7 +294,8 @@ class ChainGroup:
         return kept
 
     def smc(self) -> Iterator[list[Request]]:
-        """Sequential Monte Carlo: draws blocks from q, and resamples when less than half of the particles count."""
+        """Runs sequential Monte Carlo: draws blocks from q, and resamples when the weights have become so unequal that
+        the effective number of particles is below half of their number."""
         (answer,), N = self.chains, self.args.num_particles
         particles = [Chain(answer.index * N + j) for j in range(N)]
         start = np.zeros(N)  # log weights at the last resampling
@@ -336,9 +339,11 @@ class Journal:
             evaluate.refuse_other_settings(folder, json.loads(self.made_with.read_text()), settings)
 
     def path(self, group: ChainGroup) -> Path:
+        """Returns the group's file."""
         return self.folder / f"{group.name}.jsonl"
 
     def add(self, group: ChainGroup, samples: list[Sample]) -> None:
+        """Appends the samples that a group is about to be sent."""
         if not self.made_with.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.made_with, self.settings)
@@ -346,7 +351,7 @@ class Journal:
             file.write(json.dumps([vars(sample) | {"key": None} for sample in samples]) + "\n")
 
     def replay(self, group: ChainGroup) -> None:
-        """Takes a group that has just begun to where the one of its name was interrupted."""
+        """Takes a group that has just begun to the point where its namesake was interrupted."""
         path = self.path(group)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]
@@ -362,14 +367,16 @@ class Progress:
     def __init__(self, title: str, num_groups: int):
         self.title, self.num_groups, self.tokens, self.ended = title, num_groups, 0, Counter()
         self.start = self.shown = time.perf_counter()
-        self.share_before: float | None = None  # what an earlier start of the program has done
+        self.share_before: float | None = None  # the share that an earlier start of the program has done
 
     @staticmethod
     def tally(group: ChainGroup) -> Counter:
+        """Returns the group's moves and accepted moves, and the share of its steps that is done."""
         moves, accepted = (sum(getattr(chain, key) for chain in group.chains) for key in ("moves", "accepted"))
         return Counter(moves=moves, accepted=accepted, share=group.step / group.num_steps if group.requests else 1)
 
     def show(self, running: Iterable[ChainGroup]) -> None:
+        """Prints the line if ten seconds have passed, or if no group is running any more."""
         now, running = time.perf_counter(), list(running)
         if self.share_before is not None and now - self.shown < 10 and running:
             return
@@ -390,7 +397,7 @@ class Progress:
 def run_groups(sampler, groups: Iterable[ChainGroup], at_once: int, journal, progress: Progress) -> Iterator:
     """Yields the groups as they end; `at_once` of them run at a time.
 
-    A group's next requests are submitted as soon as its last ones are judged, so that with vLLM no group waits for
+    A group's next requests are submitted as soon as its last samples are judged, so that with vLLM no group waits for
     another. The transformers sampler samples everything that was submitted in one batch.
     """
     waiting, running, arrived, ended = iter(groups), {}, {}, []
@@ -500,7 +507,7 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
 
 
 def report(name: str, records: list[dict], plain: dict[str, dict], n: int) -> list[dict]:
-    """Prints a table with plain sampling first, and the tokens that each took; returns its rows."""
+    """Prints a table with plain sampling first, and the tokens generated for each answer; returns its rows."""
     rows = [{"row": row, "tokens_per_answer": m["authors"]["response_length"]} | m for row, m in plain.items()]
     moves, accepted = (sum(sum(record["chains"][key]) for record in records) for key in ("moves", "accepted"))
     spent = sum(record["generated_tokens"] for record in records) / len(records) / n

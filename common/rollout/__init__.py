@@ -303,7 +303,7 @@ def problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
 
 
 def shows_progress(name: str) -> bool:
-    """Whether there is a progress bar of this name: on the first process, in a terminal, and not of an empty name."""
+    """Returns whether a progress bar of this name is shown: on the first process, in a terminal, unless it is empty."""
     return bool(name) and rank() == 0 and sys.stderr.isatty()
 
 

@@ -132,7 +132,7 @@ class Run:
         self.inputs = describe_inputs(args, model, data or {})
         self.started, self.signalled, self.idle_steps = time.time(), None, 0
         self.writer = self.wandb = None
-        wandb = import_wandb() if args.track else None  # this and the next before a folder is made
+        wandb = import_wandb() if args.track else None  # this and the next check come before a folder is made
         if model:
             self.check_room(model)
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
@@ -144,13 +144,13 @@ class Run:
 
             if args.resume:
                 self._cut_back(self.first_step)
-                self._keep_script_and_inputs()  # anew where the user has renamed one of them
+                self._keep_script_and_inputs()  # again if the user has renamed one of them
             else:
                 self._describe()
             if wandb is not None:  # before the SummaryWriter, which it follows
                 self.wandb = wandb.init(
                     name=self.folder.name,
-                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run goes on in its page
+                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run continues its page
                     resume="allow",
                     config=dataclasses.asdict(args),
                     dir=str(self.folder),
@@ -398,7 +398,7 @@ class Run:
         self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, stop_ids, figures: dict[str, float]
     ) -> None:
         """Saves the state to resume, a checkpoint of the policy as it is before `step`, and which steps are best so
-        far; a collective. The state comes first: a run that is killed later makes the rest again from it. `stop_ids`
+        far; a collective. The state comes first: a run that is killed later makes the rest from it. `stop_ids`
         are the tokens that end a response; `figures` hold the validation accuracies."""
         self._save_resume(step, policy, optimizer)
         save_model(self.checkpoint_path(step), policy, tokenizer, stop_ids)
@@ -411,8 +411,8 @@ class Run:
         return self.folder / "checkpoints" / f"step_{step:06d}"
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_held_out.json; of equally good steps the first stays. Removes checkpoints
-        that are neither the best nor the newest, unless all are to be kept."""
+        """Updates best_authors.json and best_held_out.json; of equally good steps the first one counts. Removes
+        checkpoints that are neither the best nor the newest, unless --keep-all-checkpoints."""
         if self.rank:
             return
         keep = {step}
@@ -533,10 +533,10 @@ def _step_of(line: str) -> int | None:
 
 
 def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool = False) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use.
+    """Returns the folder or Hugging Face id of a model; `toy` stands for the built-in miniature.
 
-    Raises ValueError, in one line, where there is no such model, where its positions are fewer than the window of
-    `max_total_tokens`, and where it cannot be sampled from or, with `to_train`, not be trained."""
+    Raises ValueError, in one line, if there is no such model, if it has fewer positions than the window of
+    `max_total_tokens`, if it cannot be sampled from, or, with `to_train`, if it cannot be trained."""
     if name == "toy":
         from common.toy import toy_path
 
@@ -547,11 +547,11 @@ def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--model {name} is neither a model folder nor one that the hub gives us: {reason}") from None
+        raise ValueError(f"--model {name} is neither a model folder nor a model on the hub: {reason}") from None
     if to_train and config.model_type not in SUPPORTED:
         raise ValueError(
             f"--model {name} is a {config.model_type} model, and training was checked for {', '.join(SUPPORTED)} only: "
-            "choose one of these, or add the type to common/logprob.py:SUPPORTED and run tests/common/test_logprob.py."
+            "choose one of these, or add the type to common/logprob.py:MODELS and run tests/common/test_logprob.py."
         )
     if config.is_encoder_decoder:
         raise ValueError(f"--model {name} is a {config.model_type} model, an encoder-decoder: choose a causal one.")
@@ -562,7 +562,7 @@ def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool
 
 
 def start(main, args_class: type) -> None:
-    """Runs a program, and says in one line why it ended early.
+    """Runs a program, and prints in one line why it ended early.
 
     The exit code: 0 done; 2 refused before the first step; 3 a step could not be done, or the disk could not be
     written; 75 stopped by a signal, state saved; 130 interrupted before there was a state to save; 1 anything else,

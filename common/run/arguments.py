@@ -31,6 +31,7 @@ class Domain:
 
 
 def at_least(least: int) -> Domain:
+    """Returns the domain of the whole numbers from `least` on."""
     return Domain(f"a whole number of {least} or more", lambda value: value >= least)
 
 
@@ -62,7 +63,7 @@ def check_arguments(args) -> None:
 
 
 def _domain_of(hint) -> Domain | None:
-    """The domain in a type hint such as PositiveInt, PositiveInt | None or list[PositiveInt]."""
+    """Returns the domain in a type hint such as PositiveInt, PositiveInt | None or list[PositiveInt]."""
     for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
         domain = part if isinstance(part, Domain) else _domain_of(part)
         if domain:
@@ -71,6 +72,7 @@ def _domain_of(hint) -> Domain | None:
 
 
 def flag(name: str) -> str:
+    """Returns --num-steps for num_steps."""
     return "--" + name.replace("_", "-")
 
 
@@ -78,8 +80,9 @@ def flag(name: str) -> str:
 
 
 def parse(args_class: type, arguments: list[str] | None = None):
-    """The command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a line that
-    says what to do; --help shows the docstring of the script and the arguments under the headings of the source."""
+    """Returns the command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a
+    line that says what to do; --help shows the docstring of the script, and the arguments under the headings of the
+    source."""
     values = tyro.cli(_grouped(args_class), args=arguments, description=sys.modules[args_class.__module__].__doc__)
     try:
         return args_class(**{name: value for group in vars(values).values() for name, value in vars(group).items()})
@@ -90,8 +93,8 @@ def parse(args_class: type, arguments: list[str] | None = None):
 
 @functools.cache
 def _grouped(args_class: type) -> type:
-    """A dataclass that holds a dataclass for each heading in the source of `args_class`, with the arguments below it:
-    tyro shows the arguments of a nested dataclass under a heading of their own."""
+    """Returns a dataclass that holds a dataclass for each heading in the source of `args_class`, with the arguments
+    below it: tyro shows the arguments of a nested dataclass under a heading of their own."""
     hints, documentation = get_type_hints(args_class, include_extras=True), _documentation(args_class)
     groups: dict[str, list] = {}
     for field in dataclasses.fields(args_class):
@@ -104,7 +107,7 @@ def _grouped(args_class: type) -> type:
 
 
 def _documentation(args_class: type) -> dict[str, tuple[str, str]]:
-    """{argument: (the heading above it, as a Python name; the docstring below it)}, from the source of the class."""
+    """Returns {argument: (heading above it, as a Python name; docstring below it)}, read from the class's source."""
     source = textwrap.dedent(inspect.getsource(args_class))
     lines, statements = source.splitlines(), ast.parse(source).body[0].body
     found, heading = {}, "arguments"

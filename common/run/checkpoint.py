@@ -303,11 +303,11 @@ def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def check_disk(path: str, args, device: torch.device, dtype: torch.dtype) -> None:
-    """Prints how much a run of `args` with the model `path` will write; raises ValueError where that does not fit.
+    """Prints how much a run of `args` with the model `path` will write; raises ValueError if there is too little room.
 
     A resume state has 12 bytes for each trained parameter, float32 and Adam's two moments, and the old one is removed
-    when the new one is complete. A checkpoint has 2 bytes a parameter from a GPU, and as many as the parameters have
-    from a CPU; the newest and the two best are kept, and there are four before one is pruned."""
+    when the new one is complete. A checkpoint has 2 bytes a parameter from a GPU, and as many as parameters take in
+    memory from a CPU; the newest and the two best are kept, and there are four before one is removed."""
     config = AutoConfig.from_pretrained(path)
     parameters = count_parameters(config)
     trained = estimate(config, args, world=1, compute_bytes=dtype.itemsize, needs_base=False)[0].size / 4  # in float32

@@ -1,5 +1,7 @@
-"""How much memory a run will need, by part, before anything is loaded; a refusal where it cannot fit; and the means for
-a model that almost does: Adam's moments on the host but for the optimizer step."""
+"""How much memory a run will need, part by part, before anything is loaded.
+
+A run that cannot fit is refused. For a run that almost fits, Adam's moments can be kept in host memory outside the
+optimizer step."""
 
 from __future__ import annotations
 
@@ -24,8 +26,6 @@ PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8
 AUTO_SHARE = 0.9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
-
-
 # Rows that the scripts' sampler runs at the same time: the default of common.rollout.start_sampler.
 MAX_NUM_SEQS = 256
 
@@ -40,7 +40,7 @@ class Part:
 
 
 def count_parameters(config) -> int:
-    """The number of parameters of a model of this configuration, tied ones once; nothing is allocated."""
+    """Returns the number of parameters of a model of this configuration, tied ones once; nothing is allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
@@ -53,7 +53,7 @@ def largest_pass(args, world: int) -> int:
 
 
 def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> list[Part]:
-    """What training with a script's `args` holds on each of `world` devices, in bytes, the sampler's share left out.
+    """Returns what training with a script's `args` holds on each of `world` devices, in bytes, without the sampler.
 
     Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
     precision, and LoRA needs no copy of it. The largest pass has `largest_pass` tokens. It keeps each layer's input, or
@@ -90,7 +90,7 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     parts = [
         Part(f"{trained}s", 4 * count / world, lower),
         Part("gradients", 4 * count / world, lower),
-        Part("Adam moments", 8 * count / world, f"{lower}; but for the step: --moments-on-host"),
+        Part("Adam moments", 8 * count / world, f"{lower}; except in the optimizer step: --moments-on-host"),
         Part("activations", activations, "--checkpoint-activations, --microbatch-tokens, --max-total-tokens"),
     ]
     if args.lora_rank:
@@ -101,9 +101,9 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
 
 
 def peaks(parts: list[Part], moments_on_host: bool, engine: float, engine_stays: bool) -> dict[str, float]:
-    """Bytes in use on a device {while sampling, while training, in the optimizer step}, of `estimate`'s parts and an
-    engine of so many bytes. Gradients and activations are gone while sampling; the engine is gone otherwise, unless it
-    stays."""
+    """Returns the bytes in use on a device while sampling, while training and in the optimizer step, from `estimate`'s
+    parts and the bytes of the engine. Gradients and activations are gone while sampling; the engine is gone otherwise,
+    unless it stays."""
     size = {part.name: part.size for part in parts}
     always = sum(size.values()) - size["activations"] - size["gradients"] - size["Adam moments"]
     moments = 0 if moments_on_host else size["Adam moments"]
@@ -116,7 +116,7 @@ def peaks(parts: list[Part], moments_on_host: bool, engine: float, engine_stays:
 
 
 def available(device: torch.device) -> float:
-    """Bytes free now, on the GPU or in this machine's memory."""
+    """Returns the bytes that are free now, on the GPU or in this machine's memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info()[0]
     with open("/proc/meminfo") as file:
@@ -177,7 +177,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []
     table = f"memory, estimated, on each of {world} device(s):\n" + "\n".join(lines)
     if max(phases.values()) > free and not args.skip_memory_check:
-        raise MemoryError(f"this run would not fit; --skip-memory-check starts it all the same.\n{table}")
+        raise MemoryError(f"this run would not fit; --skip-memory-check starts it anyway.\n{table}")
     if torch.distributed.get_rank() == 0:
         print(table, flush=True)
 
@@ -198,8 +198,8 @@ def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
 
 
 def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the optimizer's state what the optimizer works with: on the device, sharded as the parameters are. It may
-    have been plain host tensors, or be there already."""
+    """Puts the optimizer's state on the device, sharded as the parameters are, as the optimizer needs it. It may be
+    plain host tensors before, or be there already."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
@@ -209,8 +209,9 @@ def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def moments_on_device(optimizer: torch.optim.Optimizer, from_host: bool) -> Iterator[None]:
-    """For the optimizer step: with `from_host` its moments are on the device in this block only. They are copied there
-    and back, bit for bit: 8 bytes a parameter each way. The first block finds none: the step makes them."""
+    """Around the optimizer step. With `from_host` the moments are on the device in this block only: they are copied
+    there and back, bit for bit, 8 bytes a parameter each way. The first block finds none, because the first step
+    creates them."""
     if from_host:
         moments_to_device(optimizer)
     yield

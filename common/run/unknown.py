@@ -1,7 +1,7 @@
-"""Which of its inputs a function reads: called with `UNKNOWN` in the place of some, it gets by without them or not.
+"""Finds out which of its inputs a function reads, by calling it with `UNKNOWN` in place of some of them.
 
 torch calls `__torch_function__` of a tensor's subclass for whatever is done with the tensor: arithmetic, a comparison,
-a conversion, a look at its shape. So a read is noticed even where the result would not show it.
+a conversion, a look at its shape. So a read is noticed even if the result does not show it.
 """
 
 import random
@@ -33,8 +33,8 @@ UNKNOWN = torch.empty(0).as_subclass(Unknown)
 
 
 def reads_unknown(function: Callable, *inputs) -> bool:
-    """Whether function(*inputs) reads, or returns, an input that is `UNKNOWN`. Afterwards the global random number
-    generators of torch, numpy and Python are as they were before."""
+    """Returns whether function(*inputs) reads, or returns, an input that is `UNKNOWN`. Afterwards the global random
+    number generators of torch, numpy and Python are as they were before."""
     on_gpu = torch.cuda.is_available()
     python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     of_gpu = torch.cuda.get_rng_state() if on_gpu else None
