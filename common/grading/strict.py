@@ -220,11 +220,13 @@ def with_common_names(a: Node, g: Node) -> tuple[Node, Node]:
 def same_quantity(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers with units: converted if both have one, in the same dimension; either may leave it out."""
     if a[0] == g[0] == "qty":
-        return a[3] == g[3] and same(product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1], g[1], context)
-    (value, measured), other = (a[1::2], g) if a[0] == "qty" else (g[1::2], a)
-    if other[0] == "pct" or is_angle(other) and measured not in (unit_of("°C")[1], unit_of("°F")[1]):
+        converted = product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1]
+        return a[3] == g[3] and same(converted, g[1], context)
+    quantity, other = (a, g) if a[0] == "qty" else (g, a)
+    is_temperature = quantity[3] in (unit_of("°C")[1], unit_of("°F")[1])
+    if other[0] == "pct" or is_angle(other) and not is_temperature:
         return False
-    return same(value, g, context) if other is g else same(a, value, context)
+    return same(a[1], g, context) if quantity is a else same(a, g[1], context)
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
