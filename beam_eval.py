@@ -300,7 +300,7 @@ def search_with_transformers(
     """Yields lists of searches as they end. All take every step together; each live beam is a row of the cache."""
     device, num_tokens = sampler.device, min(num_tokens, sampler.model.config.vocab_size)
     steps = max(search.room for search in searches)
-    logits, length, mask, cache = sampler._prefill([search.prompt for search in searches], steps)
+    logits, length, mask, cache = sampler.prefill([search.prompt for search in searches], steps)
     prompt_columns = mask.shape[-1] - steps
     live = searches
     for t in range(steps):
@@ -319,7 +319,7 @@ def search_with_transformers(
         cache.expand(rows)
         mask, length = mask[rows], length[rows]
         chosen = torch.tensor([beam[-1:] for search in live for beam in search.beams], device=device)
-        logits = sampler._forward(chosen, mask[..., : prompt_columns + t + 1], length[:, None] + t, cache)
+        logits = sampler.forward(chosen, mask[..., : prompt_columns + t + 1], length[:, None] + t, cache)
 
 
 # --- the program ------------------------------------------------------------------------------------------------------

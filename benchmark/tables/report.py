@@ -164,8 +164,8 @@ def main(args: Args) -> int:
     images = figures.draw_all(results, args.tables, output / "figures")
     wanted = {row.name for row in wanted_rows(args.tables)}
     complete = len([name for name in wanted if name not in results.faults])
-    summary = f"{complete} of {len(wanted)} rows of these tables have their results; read from "
-    summary += f"{', '.join(map(str, args.runs))}."
+    summary = f"{complete} of {len(wanted)} rows of these tables have their results. " if wanted else ""
+    summary += f"Read from {', '.join(map(str, args.runs))}."
     if wanted and not complete:
         summary += " None of our rows is complete: numbers in grey italics are the paper's, not ours."
     lines = missing_lines(results)

@@ -211,7 +211,7 @@ class TransformersSampler:
 
         distinct = {tuple(prompt): None for prompt in prompts}  # each is processed once
         place = {prompt: i for i, prompt in enumerate(distinct)}
-        logits, length, mask, cache = self._prefill(list(distinct), steps)
+        logits, length, mask, cache = self.prefill(list(distinct), steps)
         T, padded = mask.shape[-1] - steps, len(set(map(len, distinct))) > 1
         owner = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
         cache.expand(owner)
@@ -251,11 +251,11 @@ class TransformersSampler:
                 cache.move(movers, holes)
                 order[holes] = movers
                 live, done, token, position, mask = (x[order] for x in (live, done, token, position, mask))
-            logits = self._forward(token[:, None], mask[..., : T + t + 1] if padded else None, position + t, cache)
+            logits = self.forward(token[:, None], mask[..., : T + t + 1] if padded else None, position + t, cache)
         columns = (tokens, sampled_logp, *recorded)
         return [[x[:c] for x, c in zip(xs.tolist(), count.tolist(), strict=True)] for xs in columns]
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], steps: int):
+    def prefill(self, prompts: Sequence[Sequence[int]], steps: int):
         """Runs P prompts, padded on the left to T columns, and allocates `steps` more columns.
 
         Returns the logits of their next tokens (P, V), their lengths (P,), the mask for what follows
@@ -271,12 +271,12 @@ class TransformersSampler:
         # A padding column sees itself: a softmax over nothing would be NaN.
         visible = (column <= column[:, None]) & real[:, None, :] | torch.eye(T, dtype=torch.bool, device=self.device)
         cache = KVCache(self.model.config.num_hidden_layers, T + steps)
-        logits = self._forward(ids, visible[:, None], position.clamp(min=0), cache)
+        logits = self.forward(ids, visible[:, None], position.clamp(min=0), cache)
         mask = torch.zeros(len(prompts), 1, 1, T + steps, dtype=logits.dtype, device=self.device)
         mask[..., :T].masked_fill_(~real[:, None, None], float("-inf"))
         return logits, length, mask, cache
 
-    def _forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
+    def forward(self, ids, mask, position_ids, cache: KVCache) -> torch.Tensor:
         """Returns the logits of the last column, (rows, V)."""
         cached = dict(past_key_values=cache, use_cache=True)
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=position_ids, logits_to_keep=1, **cached)

@@ -78,12 +78,12 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
         # The weight's gradient in float32, beside a chunk's logits and their gradient, or beside the latter and what
         # the chunk adds to it.
         head = max(head, 6 * chunk * vocab + 4 * vocab * hidden, 2 * chunk * vocab + 8 * vocab * hidden)
-    # Gathered are two layers and the embedding; trained ones have gradients too, a layer's in float32 to be summed.
+    # Gathered are two layers and the embedding. Where weights are trained, a layer at work has gradients beside them,
+    # in float32 too to be summed, and the embedding that of the head.
     of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
     gathered = 2 * c * of_weights + c * vocab * hidden
-    if not args.lora_rank:
-        gathered += (c + 4) * of_weights + c * vocab * hidden
-    activations = layers * tokens * stored + max(at_work, head) + gathered
+    gradients = 0 if args.lora_rank else (c + 4) * of_weights + c * vocab * hidden
+    activations = layers * tokens * stored + max(at_work + gradients, head) + gathered
 
     trained, lower = ("adapter", "--lora-rank") if args.lora_rank else ("parameter", "--lora-rank, more GPUs")
     count = adapters if args.lora_rank else parameters

@@ -31,7 +31,7 @@ from common.run import Run, checkpoint, start
 
 # Where in a run it may be killed, and a function that is called there.
 PHASES = {
-    "rollout": "common.rollout.transformers.TransformersSampler._forward",
+    "rollout": "common.rollout.transformers.TransformersSampler.forward",
     "grading": "rloo_tilted.Grader.grade",
     "forward": "rloo_tilted.token_logprobs",
     "backward": "torch.Tensor.backward",
