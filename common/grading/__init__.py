@@ -39,14 +39,12 @@ VERDICTS_VERSION = 2
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and
-    # \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
+    # \boxed{5} and \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)]+(?:\s|$))(?:[^\s{}$]|\{[^{}\s]*\})+))"
     r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, is not a brace that opens or closes
     r"|[{}]",
     re.DOTALL,
 )
-
-
 PLACEHOLDER = re.compile(r"\s*(?:\.\.\.|…|\\[lc]?dots|\\text\{(?:your |final )?answer\}|(?:your |final )?answer)?\s*")
 
 

@@ -74,8 +74,8 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
         gold: the right answer, as the data set writes it.
         tolerance: relative error that a number may have.
     """
-    if spelling(answer) == spelling(gold):
-        return spelling(gold) != ""
+    if (spelled := spelling(answer)) == spelling(gold):
+        return spelled != ""
     letters = choice_of(gold)
     if letters and same_choice(answer, letters):
         return True
@@ -84,7 +84,7 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
     g = read(gold)
     if g is None:
         return False
-    if g[0] == "base" and spelling(answer).strip("()") == g[3]:  # A5 for A5_{11}
+    if g[0] == "base" and spelled.strip("()") == g[3]:  # A5 for A5_{11}
         return True
     log_bases = (None, 10) if "log" in answer + gold else (None,)
     return any(same_quietly(a, g, Context(tolerance, b)) for a in readings(answer, g) for b in log_bases)
@@ -100,19 +100,20 @@ def spelling(text: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
     letters_or_digits = r"(?<=[A-Za-z]) (?=[A-Za-z])|(?<=\d) (?=\d)"  # the spaces that stay
     text = re.sub(rf"({letters_or_digits})| ", r"\1", re.sub(r"\s+", " ", text))
-    return text.strip().rstrip(".")
+    return re.sub(r"(?<!\.)\.$", "", text.strip())
 
 
 def readings(answer: str, gold: Node) -> list[Node]:
     """Returns the trees of an answer in the readings of units and commas that the gold's kind allows."""
     value = gold[1] if gold[0] == "qty" else gold
-    options = [(False, "auto")]
-    if not unknowns(value):
-        options += [(True, "auto")] * (value[0] not in ("text", "set", "rel")) + [(False, "number")] * (
-            value[0] in NUMBERS
-        )
-    options += [(False, "list")] * (value[0] in ("list", "set"))
-    trees = (read(answer, loose, commas) for loose, commas in options)
+    constant = not unknowns(value)
+    options = {
+        (False, "auto"): True,
+        (True, "auto"): constant and value[0] not in ("text", "set", "rel"),
+        (False, "number"): constant and value[0] in NUMBERS,
+        (False, "list"): value[0] in ("list", "set"),
+    }
+    trees = (read(answer, loose, commas) for (loose, commas), allowed in options.items() if allowed)
     return list(dict.fromkeys(tree for tree in trees if tree is not None))
 
 
@@ -219,11 +220,13 @@ def with_common_names(a: Node, g: Node) -> tuple[Node, Node]:
 def same_quantity(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers with units: converted if both have one, in the same dimension; either may leave it out."""
     if a[0] == g[0] == "qty":
-        return a[3] == g[3] and same(product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1], g[1], context)
-    (value, measured), other = (a[1::2], g) if a[0] == "qty" else (g[1::2], a)
-    if other[0] == "pct" or is_angle(other) and measured not in (unit_of("°C")[1], unit_of("°F")[1]):
+        converted = product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1]
+        return a[3] == g[3] and same(converted, g[1], context)
+    quantity, other = (a, g) if a[0] == "qty" else (g, a)
+    is_temperature = quantity[3] in (unit_of("°C")[1], unit_of("°F")[1])
+    if other[0] == "pct" or is_angle(other) and not is_temperature:
         return False
-    return same(value, g, context) if other is g else same(a, value, context)
+    return same(a[1], g, context) if quantity is a else same(a, g[1], context)
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
