@@ -109,7 +109,7 @@ class Rule:
 
     @property
     def num_children(self) -> int:
-        """K, the number of likeliest tokens taken from each beam; the transformers rule also ranks only K children."""
+        """Returns K, the number of likeliest tokens of each beam; the transformers rule also ranks only K children."""
         return self.num_beams * (2 if self.name == "vllm-0.11" else max(2, 1 + len(self.stop_ids)))
 
     def length(self, prompt: int, response: int, finished: bool) -> int:

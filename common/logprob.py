@@ -183,8 +183,8 @@ def _gather_keys(keys: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _varlen_attention(query, key, value, scaling, packed: Packed):
-    """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
-    a sequence's last query sees all its keys."""
+    """Computes `_packed_attention`, (S, heads, dim) -> (S, heads, dim), by a kernel for GPUs whose causal mask is
+    aligned at the sequences' ends: a sequence's last query sees all its keys."""
     key, value = _gather_keys(key, packed.keys), _gather_keys(value, packed.keys)  # (K, key heads, dim)
     grouped = {"enable_gqa": True} if GROUPED else {}
     if not GROUPED:
@@ -205,9 +205,9 @@ def _varlen_attention(query, key, value, scaling, packed: Packed):
 
 
 def _padded_attention(query, key, value, scaling, packed: Packed):
-    """`_packed_attention` without the batch dimension, by the attention of every device: the sequences side by side,
-    padded on the right, where a causal mask alone keeps the padding out. A prompt's queries come with each response;
-    all but the first response's are dropped."""
+    """Computes `_packed_attention`, (S, heads, dim) -> (S, heads, dim), on any device. Each sequence is a row, padded
+    on the right, so that a causal mask keeps the padding out. A prompt's queries come with each of its responses; only
+    those that come with the first one are kept."""
     columns, length = torch.arange(packed.longest, device=query.device), packed.cu_keys.diff()[:, None]
     real = columns < length  # (b, longest)
     own = real & (columns >= length - packed.cu_queries.diff()[:, None])

@@ -248,7 +248,7 @@ def _pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
     ]
     steps = config.school_steps + config.corpus_steps
 
-    def rate(step: int) -> float:  # up, flat through school, then down to zero
+    def rate(step: int) -> float:  # rises, stays flat through school, then falls to zero
         return min(1.0, (step + 1) / config.warmup_steps, (steps - step) / config.corpus_steps)
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]

@@ -83,7 +83,7 @@ class KVCache:
 
 
 def _cache_attention(module, query, key, value, attention_mask, scaling, **kwargs):
-    """SDPA. With one query column, the query heads of a key head become columns, so that keys need no copies."""
+    """Calls SDPA. With one query column, the query heads of a key head become columns, so that keys need no copies."""
     rows, heads, columns, dim = query.shape
     if columns > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

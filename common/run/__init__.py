@@ -136,9 +136,9 @@ class Run:
         if model:
             self.check_room(model)
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
-        self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
+        self.resumed_step = self._check_resume() if args.resume else None  # None also before the first save
         self.first_step = self.resumed_step or 0
-        self.saved_step = self.resumed_step  # whose state is on disk
+        self.saved_step = self.resumed_step  # the step whose state is on disk
         if self.rank == 0:
             from torch.utils.tensorboard import SummaryWriter  # here, because evaluation does not need it
 
@@ -437,7 +437,7 @@ class Run:
         """Saves what `--resume` needs to continue with step `step`; latest.json names it once it is complete."""
         if step != self.saved_step:
             if self.args.remove_state_first and self.rank == 0:
-                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)  # first: it must not name half a state
+                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)  # first: it never names half a state
                 self._remove_states_except(None)
             remedy = STATE_REMOVED if self.args.remove_state_first else NOTHING_LOST
             save_state(self._state_path(step), policy, optimizer, remedy)

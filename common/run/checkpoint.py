@@ -44,7 +44,8 @@ STATE_REMOVED = (
 
 @contextmanager
 def writing(path: Path, remedy: str = NOTHING_LOST):
-    """Around code that writes `path`: turns the errors of every library into an OSError of one line, with `remedy`."""
+    """Goes around code that writes `path`: turns the errors of every library into an OSError of one line that ends with
+    `remedy`, what the user can do."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:

@@ -22,7 +22,7 @@ GB = 1e9
 # model on a GPU by calculation; beyond the first size of each list that no longer matters.
 PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8192, 4096, 2048)}
 # The share of the free memory that may be filled when the size of a pass is chosen automatically: the estimate of the
-# activations is good to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
+# activations is right to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
 AUTO_SHARE = 0.9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
@@ -68,7 +68,8 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     adapters = args.lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
 
     tokens = largest_pass(args, world)
-    # Two norms with float32 inside, rotated queries, keys and values as wide as these, attention's output; the MLP.
+    # Of a layer: two norms, which compute in float32; rotated queries, keys and values repeated to their width, and
+    # the attention's output; the MLP.
     of_layer = (4 * c + 8) * hidden + 4 * c * queries + 4 * c * mlp
     stored = c * hidden if args.checkpoint_activations else of_layer
     at_work = tokens * (of_layer + 2 * c * mlp)  # the layer recomputed, and gradients inside its MLP
@@ -78,8 +79,8 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
         # The weight's gradient in float32, beside a chunk's logits and their gradient, or beside the latter and what
         # the chunk adds to it.
         head = max(head, 6 * chunk * vocab + 4 * vocab * hidden, 2 * chunk * vocab + 8 * vocab * hidden)
-    # Gathered are two layers and the embedding. Where weights are trained, a layer at work has gradients beside them,
-    # in float32 too to be summed, and the embedding that of the head.
+    # FSDP2 holds the gathered weights of two layers and of the embedding. If weights are trained, there are also the
+    # gradients of the layer at work, once more in float32 to be summed, and that of the embedding, which is the head's.
     of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
     gathered = 2 * c * of_weights + c * vocab * hidden
     gradients = 0 if args.lora_rank else (c + 4) * of_weights + c * vocab * hidden
@@ -157,6 +158,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         settings = copy(args)
         settings.microbatch_tokens, settings.moments_on_host = tokens, on_host
         phases = phases_of(settings)
+        # Beyond the smallest size, some memory is left free: the estimate of the activations is not exact.
         room = AUTO_SHARE * free if tokens > sizes[-1] else free
         return max(phases.values()) <= free and phases["while training"] <= room
 
@@ -166,6 +168,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         moments = next(part.size for part in parts_of(args) if part.name == "Adam moments")
         if world * moments < AUTO_SHARE * available(torch.device("cpu")):
             places.append(True)
+    # The largest size that fits; moments go to the host only if no size fits otherwise.
     choices = [(tokens, on_host) for on_host in places for tokens in sizes]
     chosen = next((choice for choice in choices if fits(*choice)), (sizes[-1], args.moments_on_host))
     of_ranks = gather([chosen])
