@@ -135,7 +135,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
     free = available(device) / (1 if on_gpu else world)
     sleeps = on_gpu and args.sampler != "transformers"
-    engine = dtype.itemsize * count_parameters(config)
+    engine: float = dtype.itemsize * count_parameters(config)
     if sleeps:
         limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
         window, rows = args.max_total_tokens, MAX_NUM_SEQS
