@@ -123,23 +123,27 @@ def available(device: torch.device) -> float:
         return next(int(line.split()[1]) * 1024.0 for line in file if line.startswith("MemAvailable"))
 
 
+def sampler_bytes(config, args, device: torch.device, compute_bytes: int) -> tuple[float, bool]:
+    """Returns the bytes that the sampler of a script with `args` takes on a device, and whether it gives them back
+    while the policy trains: vLLM on a GPU sleeps then, any other sampler's copy of the weights stays."""
+    parameters = count_parameters(config)
+    if device.type != "cuda" or args.sampler == "transformers":
+        return compute_bytes * parameters, False
+    limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
+    engine, _ = engine_bytes(config, parameters, MAX_NUM_SEQS, args.max_total_tokens, compute_bytes, limit)
+    return engine, True
+
+
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
     """Chooses what `args` leaves open and prints the estimate; raises MemoryError with it where some phase of a step
     would not fit, unless args.skip_memory_check.
 
     --microbatch-tokens 0 is replaced in `args` by the largest of PASS_TOKENS that fits beside everything else. Where
     nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
-    set. All ranks choose the same.
-
-    vLLM on a GPU is asleep while training; any other sampler's copy of the weights stays."""
+    set. All ranks choose the same."""
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
     free = available(device) / (1 if on_gpu else world)
-    sleeps = on_gpu and args.sampler != "transformers"
-    engine: float = dtype.itemsize * count_parameters(config)
-    if sleeps:
-        limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
-        window, rows = args.max_total_tokens, MAX_NUM_SEQS
-        engine, _ = engine_bytes(config, count_parameters(config), rows, window, dtype.itemsize, limit)
+    engine, sleeps = sampler_bytes(config, args, device, dtype.itemsize)
 
     def parts_of(settings) -> list[Part]:
         parts = estimate(config, settings, world, dtype.itemsize, needs_base)

@@ -8,10 +8,10 @@ import itertools
 from functools import lru_cache
 from typing import NamedTuple
 
-from common.grading import values
-from common.grading.expressions import Node
-from common.grading.tree import COLLECTIONS, is_name, unknowns
-from common.grading.values import NoValue
+from common.grading.answers import values
+from common.grading.answers.expressions import Node
+from common.grading.answers.tree import COLLECTIONS, is_name, unknowns
+from common.grading.answers.values import NoValue
 
 ORDER = {"<": "<", "le": "<=", ">": ">", "ge": ">="}
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -109,8 +109,13 @@ def is_region(node: Node) -> bool:
 
 
 def all_reals(node: Node) -> bool:
-    words = [word.lower() for word in node[1]] if node[0] == "text" else []
-    return " ".join(words) in ("all real numbers", "all reals", "all real values", "the real numbers", "real numbers")
+    return node[0] == "text" and node[1].lower() in (
+        "all real numbers",
+        "all reals",
+        "all real values",
+        "the real numbers",
+        "real numbers",
+    )
 
 
 def region_of(node: Node) -> Region | None:
