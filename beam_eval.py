@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -163,7 +163,8 @@ class Search:
 
     def __init__(self, rule: Rule, prompt: list[int], room: int, penalties: list[float]):
         self.rule, self.prompt, self.room = rule, prompt, room
-        self.beams, self.logp = [[]], np.zeros(1)  # b responses so far, best first; (b,)
+        self.beams: list[list[int]] = [[]]  # b responses so far, best first
+        self.logp = np.zeros(1)  # (b,)
         self.steps = self.generated_tokens = 0
         self.answers = {penalty: Answer([], -math.inf, -math.inf, False) for penalty in penalties}
         self.open = set(penalties)  # those whose answer is not settled yet
@@ -381,7 +382,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if grader is None:
             grader = started.enter_context(Grader(args.num_grading_workers))
         if sampler is None:
-            options = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
+            options: dict[str, Any] = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
             options |= dict(dtype=compute_dtype(args.dtype, device), device=device)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)

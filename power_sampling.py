@@ -41,12 +41,12 @@ import math
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch.distributed as dist
@@ -169,6 +169,7 @@ def log_acceptance(y: Sample, z: Sample, m: int, mode: str, alpha: float, law: s
 
 
 Asked = tuple[Chain, int, int]  # a chain, the cut, and the length up to which its answer is drawn anew
+Steps = Generator[list[Request], list[Sample], None]  # yields requests and is sent their samples
 
 
 class ChainGroup:
@@ -195,7 +196,7 @@ class ChainGroup:
         self.name = f"{self.word:016x}-{indices[0]}"  # also that of its file in the journal
         self.room = args.max_total_tokens - len(prompt)
         self.block_size = args.block_size or self.room
-        one_more = args.mode.startswith("mh-llm") and args.block_size > 0
+        one_more = args.mode.startswith("mh-llm") and bool(args.block_size)
         self.num_blocks = math.ceil(self.room / self.block_size) + one_more
         self.num_steps = self.num_blocks * (1 + args.num_moves if args.method == "mh" else 1)
         self.step = 0  # counts the draws
@@ -206,7 +207,7 @@ class ChainGroup:
     def advance(self, samples: list[Sample] | None = None) -> None:
         """Sends the group the samples of its requests (None at its beginning) and takes its next requests."""
         try:
-            self.requests = self.steps.send(samples)
+            self.requests = next(self.steps) if samples is None else self.steps.send(samples)
         except StopIteration:
             self.requests = []
 
@@ -216,7 +217,7 @@ class ChainGroup:
     def uniforms(self, chain: Chain, count: int, purpose: str) -> np.ndarray:
         return uniforms(self.seed, self.step, self.word, chain.index, count, f"{self.stream} {purpose}")
 
-    def propose(self, asked: list[Asked]) -> Iterator[list[Request]]:
+    def propose(self, asked: list[Asked]) -> Generator[list[Request], list[Sample], list[Sample]]:
         """Draws, for each (chain, cut, end), the chain's answer anew from its cut on, up to length `end`, from q.
         Returns the new answers."""
         requests = [
@@ -236,22 +237,26 @@ class ChainGroup:
             chain.cached_tokens += sample.cached_tokens
         return [sample.after(chain.y, cut) for (chain, cut, _), sample in zip(asked, samples, strict=True)]
 
-    def extend(self, chains: list[Chain], end_of) -> Iterator[list[Request]]:
-        """Draws the next block of each chain from q, up to the length end_of(|y|)."""
+    def extend(self, chains: list[Chain], end: int | None = None) -> Steps:
+        """Draws the next tokens of each chain from q: up to the length `end`, or a block where it is None."""
         self.step += 1
-        asked = [(chain, len(chain.y.tokens), min(end_of(len(chain.y.tokens)), self.room)) for chain in chains]
+        asked = []
+        for chain in chains:
+            size = len(chain.y.tokens)
+            asked.append((chain, size, min(size + self.block_size, self.room) if end is None else end))
         answers = yield from self.propose(asked)
         for chain, y in zip(chains, answers, strict=True):
             chain.y = y
             chain.lengths.append(len(y.tokens))
 
-    def move(self, chains: list[Chain], end_of) -> Iterator[list[Request]]:
-        """One Metropolis-Hastings move of each chain; its proposal is drawn up to the length end_of(|y|)."""
+    def move(self, chains: list[Chain], end: int | None = None) -> Steps:
+        """One Metropolis-Hastings move of each chain; its proposal is drawn up to the length `end`, or |y| where it is
+        None."""
         mode, alpha, law = self.args.mode, self.args.alpha, self.args.cut
         self.step += 1
         numbers = [self.uniforms(chain, 2, "moves") for chain in chains]  # one for the cut, one for the acceptance
         asked = [
-            (chain, draw_cut(chain.y, law, u), end_of(len(chain.y.tokens)))
+            (chain, draw_cut(chain.y, law, u), len(chain.y.tokens) if end is None else end)
             for chain, (u, _) in zip(chains, numbers, strict=True)
         ]
         proposals = yield from self.propose(asked)
@@ -262,18 +267,18 @@ class ChainGroup:
                 chain.y = z
             chain.lengths.append(len(chain.y.tokens))
 
-    def metropolis(self) -> Iterator[list[Request]]:
+    def metropolis(self) -> Steps:
         """Blocks of draws and moves. Exact chains are never taken out: to freeze a chain at the first block in which it
         is finished would be biased."""
         exact, pushed = self.args.mode == "exact", self.args.mode.startswith("mh-llm")
         running = self.chains
         for block in range(1, self.num_blocks + 1):
-            cap = min(block * self.block_size, self.room)
+            end = min(block * self.block_size, self.room) if exact else None
             growing = [c for c in running if len(c.y.tokens) < self.room and (pushed or not self.finished(c))]
-            yield from self.extend(growing, lambda size, cap=cap: cap if exact else size + self.block_size)
+            yield from self.extend(growing, end)
             if running:
                 for _ in range(self.args.num_moves):
-                    yield from self.move(running, lambda size, cap=cap: cap if exact else size)
+                    yield from self.move(running, end)
             if not exact:
                 running = self.without_finished(running)
 
@@ -291,14 +296,14 @@ class ChainGroup:
                 kept.append(chain)
         return kept
 
-    def smc(self) -> Iterator[list[Request]]:
+    def smc(self) -> Steps:
         """Sequential Monte Carlo: draws blocks from q, and resamples when less than half of the particles count."""
         (answer,), N = self.chains, self.args.num_particles
         particles = [Chain(answer.index * N + j) for j in range(N)]
         start = np.zeros(N)  # log weights at the last resampling
         for block in range(1, self.num_blocks + 1):
             unfinished = [particle for particle in particles if not self.finished(particle)]
-            yield from self.extend(unfinished, lambda size: size + self.block_size)
+            yield from self.extend(unfinished)
             log_w = np.array([sum(particle.y.log_z) for particle in particles]) - start  # p^alpha / q since then
             w = np.exp(log_w - log_w.max())
             answer.effective_particles = float(w.sum() ** 2 / (w**2).sum())
@@ -360,28 +365,30 @@ class Progress:
     """Prints a line every ten seconds and at the end: moves, acceptance, tokens per second, time left."""
 
     def __init__(self, title: str, num_groups: int):
-        self.title, self.num_groups, self.tokens, self.ended = title, num_groups, 0, Counter()
+        self.title, self.num_groups, self.tokens = title, num_groups, 0
+        self.ended = np.zeros(3)  # the tallies of the groups that have ended, added up
         self.start = self.shown = time.perf_counter()
         self.share_before: float | None = None  # what an earlier start of the program has done
 
     @staticmethod
-    def tally(group: ChainGroup) -> Counter:
+    def tally(group: ChainGroup) -> np.ndarray:
+        """Returns the group's moves, those that were accepted, and the share of its steps that is done: (3,)."""
         moves, accepted = (sum(getattr(chain, key) for chain in group.chains) for key in ("moves", "accepted"))
-        return Counter(moves=moves, accepted=accepted, share=group.step / group.num_steps if group.requests else 1)
+        return np.array([moves, accepted, group.step / group.num_steps if group.requests else 1])
 
     def show(self, running: Iterable[ChainGroup]) -> None:
         now, running = time.perf_counter(), list(running)
         if self.share_before is not None and now - self.shown < 10 and running:
             return
-        tally = sum(map(self.tally, running), self.ended)
-        share, seconds, self.shown = tally["share"] / max(1, self.num_groups), now - self.start, now
+        moves, accepted, shares = sum(map(self.tally, running), self.ended)
+        share, seconds, self.shown = shares / max(1, self.num_groups), now - self.start, now
         if self.share_before is None:
             self.share_before = share
         elif share > self.share_before:
             left = seconds * (1 - share) / (share - self.share_before)
-            acceptance = tally["accepted"] / max(1, tally["moves"])
+            acceptance = accepted / max(1, moves)
             print(
-                f"{self.title}  {share:.1%}  {tally['moves']:,} moves  acceptance {acceptance:.3f}  "
+                f"{self.title}  {share:.1%}  {moves:,.0f} moves  acceptance {acceptance:.3f}  "
                 f"{self.tokens / seconds:,.0f} tokens/s  left {left / 60:.1f} min",
                 flush=True,
             )
@@ -393,7 +400,10 @@ def run_groups(sampler, groups: Iterable[ChainGroup], at_once: int, journal, pro
     A group's next requests are submitted as soon as its last ones are judged, so that with vLLM no group waits for
     another. The transformers sampler samples everything that was submitted in one batch.
     """
-    waiting, running, arrived, ended = iter(groups), {}, {}, []
+    waiting = iter(groups)
+    running: dict[str, ChainGroup] = {}
+    arrived: dict[str, dict[int, Sample]] = {}  # by group, the samples of its requests so far
+    ended: list[ChainGroup] = []
 
     def go_on(group: ChainGroup) -> None:
         if group.requests:
@@ -485,7 +495,8 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
         for group in groups:
             item.journal.path(group).unlink(missing_ok=True)
 
-    num_ended, writes, start = Counter(), [], time.perf_counter()
+    num_ended: Counter[int] = Counter()  # by place of the problem, its groups that have ended
+    writes, start = [], time.perf_counter()
     progress = Progress(item.path.stem, len(owner))
     groups = (group for some in list(groups_of.values()) for group in some)
     with ThreadPoolExecutor(1) as beside:  # a hard case for the grader should not hold up the sampler
@@ -536,7 +547,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if grader is None:
             grader = started.enter_context(Grader(args.num_grading_workers))
         if sampler is None:
-            options = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
+            options: dict[str, Any] = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
             options |= dict(requests=True, deterministic=args.deterministic)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)

@@ -366,9 +366,9 @@ def render_prompts(
     if unread:
         raise ValueError(f"--chat-template-kwargs: this model's chat template reads no {unread[0]!r}; leave it out.")
     earlier = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    for problem, solution in load_examples(examples_file):
+    for example, solution in load_examples(examples_file):
         earlier += [
-            {"role": "user", "content": wording.replace("{problem}", problem)},
+            {"role": "user", "content": wording.replace("{problem}", example)},
             {"role": "assistant", "content": solution},
         ]
     prompts = []
@@ -414,7 +414,7 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
     """
     if not args.dataset:
         raise ValueError("--dataset needs at least one name.")
-    named = {}
+    named: dict[str, str] = {}
     for name in args.dataset:
         problems = load_problems(name)
         if other := named.get(problems[0].dataset):
@@ -443,7 +443,7 @@ def prompt_hash(
 ) -> str:
     """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
     template's arguments; every result records them."""
-    content = [load_wording(prompt_file), load_examples(examples_file)]
+    content: list = [load_wording(prompt_file), load_examples(examples_file)]
     arguments = read_template_kwargs(chat_template_kwargs)
     if system_prompt or arguments:
         content += [system_prompt, arguments]

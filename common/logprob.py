@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +27,11 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 
 from common.rollout import Rollout
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+    Policy: TypeAlias = PreTrainedModel | PeftModel
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -151,7 +157,8 @@ def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -
 
 
 def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) -> list[tuple[list[int], bool]]:
-    size, plan, room = rollout.group_size, [], 0
+    size, room = rollout.group_size, 0
+    plan: list[list[int]] = []
     for group in groups:
         responses = rollout.responses[group * size : (group + 1) * size]
         tokens = size * len(rollout.prompts[group]) + sum(map(len, responses))
@@ -185,7 +192,7 @@ def _varlen_attention(query, key, value, scaling, packed: Packed):
     """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
     a sequence's last query sees all its keys."""
     key, value = _gather_keys(key, packed.keys), _gather_keys(value, packed.keys)  # (K, key heads, dim)
-    grouped = {"enable_gqa": True} if GROUPED else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if GROUPED else {}
     if not GROUPED:
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -211,8 +218,8 @@ def _padded_attention(query, key, value, scaling, packed: Packed):
     real = columns < length  # (b, longest)
     own = real & (columns >= length - packed.cu_queries.diff()[:, None])
     index = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, packed.keys)
-    padded = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
-    out = F.scaled_dot_product_attention(*padded, is_causal=True, scale=scaling, enable_gqa=True)
+    query, key, value = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2)[own]
 
 
@@ -299,6 +306,9 @@ class PackedForward:
     """Replaces the forward pass of a transformers model by one over a packed row, and nothing else: parameters, their
     names and what is saved are those of the transformers class. As `forward` it is what FSDP2 and peft wrap."""
 
+    model: torch.nn.Module  # both are the transformers class's
+    lm_head: torch.nn.Linear
+
     def forward(self, packed: Packed, wants_entropy: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it
         was drawn from, over the whole vocabulary, nats, without; NaN unless wanted."""
@@ -325,7 +335,11 @@ class LlamaForCausalLM(PackedForward, transformers.LlamaForCausalLM):
 
 
 # Architectures whose attention and head were checked against transformers, by the tests.
-MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM, "llama": LlamaForCausalLM}
+MODELS: dict[str, type[PreTrainedModel]] = {
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+    "llama": LlamaForCausalLM,
+}
 SUPPORTED = tuple(MODELS)
 
 
@@ -334,7 +348,7 @@ def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tenso
     return causal_lm(policy)(packed)
 
 
-def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
+def base_logprobs(policy: Policy, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
     """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
     `base` is None, from the policy with its adapters off."""
     with torch.no_grad():
@@ -344,9 +358,14 @@ def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed:
             return causal_lm(policy)(packed, wants_entropy=False)[0]
 
 
-def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
+def causal_lm(policy: Policy) -> PreTrainedModel:
     """The transformers model inside a peft wrapper, or the policy itself."""
     return policy.get_base_model() if hasattr(policy, "peft_config") else policy
+
+
+def lora_config(policy: Policy) -> LoraConfig:
+    """The settings of the policy's adapters."""
+    return policy.peft_config["default"]
 
 
 def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype, trainable=True) -> torch.nn.Module:
@@ -397,7 +416,10 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
     """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, in float32."""
     mesh = torch.distributed.init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
-    options = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)}
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32),
+    }
     # On one device too: what is gathered is a copy, and the base, which has no backward pass, would keep its own.
     options["reshard_after_forward"] = True
     for layer in model.model.layers:
@@ -421,7 +443,7 @@ def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def weights(policy: Policy) -> Iterator[tuple[str, torch.Tensor]]:
     """(Hugging Face name, whole tensor) of every weight, one by one, tied heads under both names, adapters merged."""
     state = policy.state_dict()
     for name, value in state.items():
@@ -430,6 +452,6 @@ def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         value = full_tensor(value.detach())
         if ".base_layer.weight" in name:
             down, up = (full_tensor(state[name.replace("base_layer", f"lora_{x}.default")].detach()) for x in "AB")
-            scaling = policy.peft_config["default"].lora_alpha / policy.peft_config["default"].r
+            scaling = lora_config(policy).lora_alpha / lora_config(policy).r
             value = (value.float() + scaling * (up.float() @ down.float())).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value

@@ -178,7 +178,8 @@ def school_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
 
     Only the responses are targets.
     """
-    rows, targets = [], []
+    rows: list[Tensor] = []
+    targets: list[Tensor] = []
     while len(rows) < config.batch_size:
         problem = make_problem(rng, rng.randint(config.operations[0][0], config.operations[1][1]))
         if problem in left_out:

@@ -3,8 +3,8 @@ r"""Grading in worker processes, and the metrics computed from verdicts.
 Every response gets two verdicts:
 - `authors`: math-verify reads the whole response, with or without a box, and compares it with the gold answer in
   \boxed{}. This is the rule of NeMo RL's HFVerifyWorker, with its settings, which the paper's runs used.
-- `strict`: only the last box is read, by a grammar of answers (reader.py), and compared by the rule of the kind of
-  answer that the gold is (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is read as
+- `strict`: only the last box is read, by a grammar of answers (answers/reader.py), and compared by the rule of the kind
+  of answer that the gold is (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is read as
   4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), words (read as
   products of letters, so that east equals seat), capital letters (read as small ones), and much else.
 

@@ -1,16 +1,16 @@
 r"""The strict verdict: whether the content of the last box means what the gold answer means.
 
-`same_answer` reads both (reader.py states the grammar), decides from the gold what kind of answer was asked for and
-compares by the rule of that kind. Each rule is a function here, named after its kind:
+`same_answer` reads both (answers/reader.py states the grammar), decides from the gold what kind of answer was asked for
+and compares by the rule of that kind. Each rule is a function here, named after its kind:
 
-    number, expression     `same_value`       exactly, or within the data set's relative tolerance (values.py)
+    number, expression     `same_value`       exactly, or within the data set's relative tolerance (answers/values.py)
     number with a unit     `same_quantity`    in the same dimension, converted; a unit may be left out
     percent, angle         `same_percent`, `same_angle`
     number in a base       `same_based`       the digits with or without the base, or the value
     residue                `same_residue`
     equation               `same_equation`    a constant factor, sides in any order, solved for a name; x = 5 is 5
     inequality             `same_inequality`, `same_order`
-    interval, union        `same_real_sets`   intervals, inequalities, set builders (same_region of regions.py)
+    interval, union        `same_real_sets`   intervals, inequalities, set builders (same_region of answers/regions.py)
     tuple, vector          `same_tuple`       in order; by names; in any brackets that mean the same
     set, list              `same_collection`  in any order, each element once
     matrix                 `same_matrix`
@@ -30,13 +30,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from common.grading import values
-from common.grading.expressions import Node, list_of, product_of, unit_vector_names
-from common.grading.reader import MAX_LENGTH, read
-from common.grading.regions import ORDER, TURNED, all_reals, is_region
-from common.grading.regions import same_region as same_real_sets
-from common.grading.tokens import CIRCUMFLEX, Unreadable, characters
-from common.grading.tree import (
+from common.grading.answers import values
+from common.grading.answers.expressions import Node, list_of, product_of, unit_vector_names
+from common.grading.answers.reader import MAX_LENGTH, read
+from common.grading.answers.regions import ORDER, TURNED, all_reals, is_region
+from common.grading.answers.regions import same_region as same_real_sets
+from common.grading.answers.tokens import CIRCUMFLEX, Unreadable, characters
+from common.grading.answers.tree import (
     COLLECTIONS,
     PLAIN_BRACKETS,
     commuted,
@@ -48,8 +48,8 @@ from common.grading.tree import (
     substituted,
     unknowns,
 )
-from common.grading.units import UNITS
-from common.grading.values import NoValue
+from common.grading.answers.units import UNITS
+from common.grading.answers.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
 NUMBERS = set("num add neg mul div pow call const pct deg pm base mod".split())

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -145,7 +145,8 @@ def start_sampler(
         raise ValueError(f"{model} has {positions} positions: lower --max-total-tokens ({max_total_tokens}) to that")
     if stop_ids is None:
         stop_ids = stop_token_ids(model, AutoTokenizer.from_pretrained(model))
-    shared = dict(dtype=dtype or ("bfloat16" if on_gpu else "float32"), kv_cache_memory_bytes=kv_cache_memory_bytes)
+    shared: dict[str, Any] = {"kv_cache_memory_bytes": kv_cache_memory_bytes}
+    shared["dtype"] = dtype or ("bfloat16" if on_gpu else "float32")
     if kind == "transformers":
         from common.rollout.transformers import TransformersSampler
 

@@ -96,7 +96,7 @@ def _grouped(args_class: type) -> type:
     groups: dict[str, list] = {}
     for field in dataclasses.fields(args_class):
         heading, text = documentation[field.name]
-        hint = Annotated[hints[field.name], tyro.conf.arg(help=text)]
+        hint: Any = Annotated[hints[field.name], tyro.conf.arg(help=text)]
         default = dataclasses.field(default=field.default, default_factory=field.default_factory)
         groups.setdefault(heading, []).append((field.name, hint, default))
     nested = [(name, dataclasses.make_dataclass(name, fields, kw_only=True)) for name, fields in groups.items()]
@@ -106,13 +106,18 @@ def _grouped(args_class: type) -> type:
 def _documentation(args_class: type) -> dict[str, tuple[str, str]]:
     """{argument: (the heading above it, as a Python name; the docstring below it)}, from the source of the class."""
     source = textwrap.dedent(inspect.getsource(args_class))
-    lines, statements = source.splitlines(), ast.parse(source).body[0].body
+    lines, (definition,) = source.splitlines(), ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
     found, heading = {}, "arguments"
     for number, line in enumerate(lines, 1):
         if title := re.match(r" *# --- (.+) ---$", line):
             heading = re.sub(r"\W+", "_", title[1])
-        for statement, after in itertools.pairwise([*statements, None]):
-            if isinstance(statement, ast.AnnAssign) and statement.lineno == number:
-                text = after.value.value if isinstance(after, ast.Expr) else ""
+        for statement, after in itertools.pairwise([*definition.body, None]):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if statement.lineno == number:
+                text = ""
+                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                    text = str(after.value.value)
                 found[statement.target.id] = heading, " ".join(text.split())
     return found

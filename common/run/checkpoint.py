@@ -23,12 +23,12 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from common.logprob import causal_lm, full_tensor, local_tensor, weights
+from common.logprob import causal_lm, full_tensor, local_tensor, lora_config, weights
 from common.run.memory import GB, count_parameters, estimate
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def save_adapter(folder: Path, policy: torch.nn.Module, tensors: dict[str, torch
     """Saves LoRA weights, given by their names in the policy, as a folder for peft.PeftModel.from_pretrained."""
     from peft import get_peft_model_state_dict
 
-    config = copy.copy(policy.peft_config["default"])
+    config = copy.copy(lora_config(policy))
     config.inference_mode, config.target_modules = True, sorted(config.target_modules)
     config.save_pretrained(folder)
     named = get_peft_model_state_dict(policy, state_dict=tensors, save_embedding_layers=False)
@@ -241,7 +241,8 @@ def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
     try:
         for kind in json.loads((path / "state.json").read_text())["kinds"]:
             reader = StateReader(path / kind)
-            saved = reader.read_metadata().state_dict_metadata
+            listed = reader.read_metadata().state_dict_metadata
+            saved = {name: entry for name, entry in listed.items() if isinstance(entry, TensorStorageMetadata)}
             tensors = {}
             for name, parameter in _trained(policy):
                 if kind == "parameter":
@@ -291,8 +292,8 @@ def _as_part_of(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     if not isinstance(parameter, DTensor):
         return local
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    shape = {"shape": parameter.shape, "stride": parameter.stride()}
-    return DTensor.from_local(local, mesh, parameter.placements, run_check=False, **shape)
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(local, mesh, parameter.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

@@ -66,8 +66,9 @@ class Metrics:
     values, `add_sum` for a sum and `add_max` for a maximum. Names are free."""
 
     def __init__(self, step: int):
-        self.step, self.batch = step, []  # the problems of the step, which errors name
-        self.sums: dict[str, float] = defaultdict(float)
+        self.step = step
+        self.batch: list = []  # the problems of the step, which errors name
+        self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
         self.maxima: dict[str, torch.Tensor] = {}
         self.watched: list[tuple[str, torch.Tensor, list[str]]] = []
@@ -159,7 +160,9 @@ class Metrics:
         log-probabilities to the tokens."""
         self.seconds["time/step"] = time.perf_counter() - self.start
         parts = [{k: float(v) for k, v in x.items()} for x in (self.sums, self.counts, self.maxima, self.seconds)]
-        sums, counts, figures = defaultdict(float), defaultdict(float), {}
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, float] = defaultdict(float)
+        figures: dict[str, float] = {}
         for part_sums, part_counts, *largest in gather([parts]):
             for key, value in part_sums.items():
                 sums[key] += value

@@ -35,9 +35,8 @@ UNKNOWN = torch.empty(0).as_subclass(Unknown)
 def reads_unknown(function: Callable, *inputs) -> bool:
     """Whether function(*inputs) reads, or returns, an input that is `UNKNOWN`. Afterwards the global random number
     generators of torch, numpy and Python are as they were before."""
-    on_gpu = torch.cuda.is_available()
     python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    of_gpu = torch.cuda.get_rng_state() if on_gpu else None
+    of_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     before = Unknown.times_read
     try:
         returned = isinstance(function(*inputs), Unknown)
@@ -49,6 +48,6 @@ def reads_unknown(function: Callable, *inputs) -> bool:
         random.setstate(python)
         np.random.set_state(of_numpy)
         torch.set_rng_state(of_torch)
-        if on_gpu:
+        if of_gpu is not None:
             torch.cuda.set_rng_state(of_gpu)
     return returned or Unknown.times_read > before

@@ -13,9 +13,9 @@ from conftest import ROOT, SHARED_DATA
 from gold_variants import ALTERATIONS, SPELLINGS, real_golds
 
 from common.grading import last_box, tolerance_of
-from common.grading.reader import read
+from common.grading.answers.reader import read
+from common.grading.answers.tree import KINDS
 from common.grading.strict import same_answer
-from common.grading.tree import KINDS
 
 PAIRS: dict[str, list[tuple[str, str, bool]]] = {}
 for line in Path(__file__).with_name("strict_pairs.txt").read_text().splitlines():

@@ -6,7 +6,7 @@ The grammar, and the nodes that are returned, are described in reader.py.
 import re
 from fractions import Fraction
 
-from common.grading.tokens import (
+from common.grading.answers.tokens import (
     CIRCUMFLEX,
     CONNECTIVES,
     FUNCTION_SYNONYMS,
@@ -17,7 +17,7 @@ from common.grading.tokens import (
     Token,
     Unreadable,
 )
-from common.grading.units import UNITS, unit_of
+from common.grading.answers.units import UNITS, unit_of
 
 Node = tuple
 ONE, TWO, THREE = (("num", Fraction(n)) for n in (1, 2, 3))

@@ -30,7 +30,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from common.grading.expressions import (
+from common.grading.answers.expressions import (
     CLOSING,
     OPENING,
     RELATION_SIGNS,
@@ -43,8 +43,8 @@ from common.grading.expressions import (
     list_of,
     literal,
 )
-from common.grading.tokens import CONNECTIVES, Unreadable, tokens_of
-from common.grading.units import COUNTS, MAGNITUDES, UNITS, number_word, singular, unit_of
+from common.grading.answers.tokens import CONNECTIVES, Unreadable, tokens_of
+from common.grading.answers.units import COUNTS, MAGNITUDES, UNITS, number_word, singular, unit_of
 
 MAX_LENGTH = 4000  # characters; what is longer is compared by its spelling
 

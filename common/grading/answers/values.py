@@ -13,8 +13,8 @@ from fractions import Fraction
 import mpmath
 from mpmath import mp
 
-from common.grading.expressions import Node
-from common.grading.tree import parts_of, unknowns
+from common.grading.answers.expressions import Node
+from common.grading.answers.tree import parts_of, unknowns
 
 MAX_BITS = 100_000  # of an exact number
 MAX_EXPONENT = 10**9  # of two, for a number that is not exact

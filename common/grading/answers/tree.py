@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-from common.grading.expressions import Node, list_of, product_of
-from common.grading.tokens import Unreadable
+from common.grading.answers.expressions import Node, list_of, product_of
+from common.grading.answers.tokens import Unreadable
 
 KINDS = set(
     "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter "

@@ -8,10 +8,10 @@ import itertools
 from functools import lru_cache
 from typing import NamedTuple
 
-from common.grading import values
-from common.grading.expressions import Node
-from common.grading.tree import COLLECTIONS, is_name, unknowns
-from common.grading.values import NoValue
+from common.grading.answers import values
+from common.grading.answers.expressions import Node
+from common.grading.answers.tree import COLLECTIONS, is_name, unknowns
+from common.grading.answers.values import NoValue
 
 ORDER = {"<": "<", "le": "<=", ">": ">", "ge": ">="}
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}

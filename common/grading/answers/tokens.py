@@ -222,7 +222,9 @@ DIGITS = re.compile(
     r"|(?P<science>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![A-Za-z\d]))"
     r"|(?P<plain>\d+\.\d+|\.\d+|\d+\.?(?!\d)|\d+)"
 )
-PERIOD = re.compile(r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?\s*(\d+)\s*\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))")
+PERIOD = re.compile(
+    r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?\s*(\d+)\s*\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))"
+)
 DOTS = re.compile(r"\.\.\.|\\(?:[lc]?dots)(?![A-Za-z])")
 
 
