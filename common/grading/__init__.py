@@ -154,11 +154,13 @@ class Worker:
         """Sends a line, if any, and returns the line that comes back; "" if the process dies or `seconds` run out."""
         timer = threading.Timer(seconds, self.process.kill)  # ends both the write and the read below
         timer.start()
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None  # they are pipes, see `start`
         try:
             if line is not None:
-                self.process.stdin.write(line.encode() + b"\n")
-                self.process.stdin.flush()
-            reply = self.process.stdout.readline()
+                stdin.write(line.encode() + b"\n")
+                stdin.flush()
+            reply = stdout.readline()
         except BrokenPipeError:
             return ""
         finally:
@@ -186,7 +188,7 @@ class Grader:
         self.deadline = deadline
         self.workers = [Worker(deadline, memory_gb) for _ in range(num_workers)]
         self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="grading")
-        self.idle = SimpleQueue()
+        self.idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers:
             self.idle.put(worker)
 
@@ -347,11 +349,11 @@ def mean_and_se(values: Sequence[float], problems: Sequence[str] | None = None) 
     Raises:
         ValueError: there are no values.
     """
-    values = np.asarray(values, dtype=float)
-    if len(values) == 0:
+    samples = np.asarray(values, dtype=float)
+    if len(samples) == 0:
         raise ValueError("mean_and_se needs at least one problem.")
     if problems is not None:
         _, rows = np.unique(np.asarray(problems), return_inverse=True)
-        values = np.bincount(rows, weights=values) / np.bincount(rows)
-    se = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(se)
+        samples = np.bincount(rows, weights=samples) / np.bincount(rows)
+    se = samples.std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
+    return float(samples.mean()), float(se)

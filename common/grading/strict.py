@@ -48,7 +48,7 @@ from common.grading.answers.tree import (
     substituted,
     unknowns,
 )
-from common.grading.answers.units import unit_of
+from common.grading.answers.units import UNITS
 from common.grading.answers.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
@@ -79,8 +79,8 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
     letters = choice_of(gold)
     if letters and same_choice(answer, letters):
         return True
-    if letters := rows_of_letters(gold):
-        return same_letters(answer, letters)
+    if rows := rows_of_letters(gold):
+        return same_letters(answer, rows)
     g = read(gold)
     if g is None:
         return False
@@ -223,7 +223,7 @@ def same_quantity(a: Node, g: Node, context: Context) -> bool:
         converted = product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1]
         return a[3] == g[3] and same(converted, g[1], context)
     quantity, other = (a, g) if a[0] == "qty" else (g, a)
-    is_temperature = quantity[3] in (unit_of("°C")[1], unit_of("°F")[1])
+    is_temperature = quantity[3] in (UNITS["°C"][1], UNITS["°F"][1])
     if other[0] == "pct" or is_angle(other) and not is_temperature:
         return False
     return same(a[1], g, context) if quantity is a else same(a, g[1], context)
@@ -346,16 +346,17 @@ def named_values(node: Node) -> dict[str, Node] | list[dict[str, Node]] | None:
     items = items_of(node)
     if all(item[0] in ("list", "tuple", "rel") for item in items):
         groups = [named_values(item) for item in items]
-        if all(isinstance(group, dict) for group in groups):
-            return groups
-    pairs = [name_and_value(item) for item in items]
-    if len(pairs) < 2 or not all(pairs):
+        named = [group for group in groups if isinstance(group, dict)]
+        if len(named) == len(groups):
+            return named
+    pairs = [pair for item in items if (pair := name_and_value(item))]
+    if len(pairs) < 2 or len(pairs) < len(items):
         return None
     count = len({name for name, _ in pairs})
     if count == len(pairs):
         return dict(pairs)
-    groups = [dict(pairs[i : i + count]) for i in range(0, len(pairs), count)]
-    return groups if count > 1 and all(group.keys() == groups[0].keys() for group in groups) else None
+    parts = [dict(pairs[i : i + count]) for i in range(0, len(pairs), count)]
+    return parts if count > 1 and all(part.keys() == parts[0].keys() for part in parts) else None
 
 
 def as_tuple(named: dict[str, Node]) -> Node:
@@ -508,7 +509,9 @@ def same_chain_value(chain: Node, value: Node, context: Context, gold: Node) -> 
     exact = sides[: relations.index("approx") + 1] if "approx" in relations else sides
     if unknowns(value) or any(map(unknowns, exact)) or not true_chain(exact):
         return False
-    return all(same_quietly(*((side, value) if value is gold else (value, side)), context) for side in exact)
+    if value is gold:
+        return all(same_quietly(side, value, context) for side in exact)
+    return all(same_quietly(value, side, context) for side in exact)
 
 
 def asked_for(node: Node) -> bool:

@@ -17,7 +17,7 @@ from common.grading.answers.tokens import (
     Token,
     Unreadable,
 )
-from common.grading.answers.units import unit_of
+from common.grading.answers.units import UNITS, unit_of
 
 Node = tuple
 ONE, TWO, THREE = (("num", Fraction(n)) for n in (1, 2, 3))
@@ -282,7 +282,7 @@ class Expressions:
         elif self.kind() == "num" and self.kind(1) == "/" and self.kind(2) == "num" and self.tokens[self.i].spaced:
             top, bottom = ("num", self.value()[0]), ("num", self.value(2)[0])
             self.i += 3
-        if top and top[0] == bottom[0] == "num" and top[1].denominator == bottom[1].denominator == 1:
+        if top and bottom and top[0] == bottom[0] == "num" and top[1].denominator == bottom[1].denominator == 1:
             if self.kind() != "^" and not 0 < top[1] < bottom[1]:
                 raise Unreadable("a mixed number with an improper fraction")
             if self.kind() != "^":
@@ -373,7 +373,8 @@ class Expressions:
             return token.value[1] if token.kind == "num" else token.value or token.kind
 
         if self.kind() == "{":
-            depth, parts = 0, []
+            depth = 0
+            parts: list[str] = []
             while self.i < len(self.tokens):
                 token = self.tokens[self.i]
                 depth += (token.kind == "{") - (token.kind == "}")
@@ -405,11 +406,11 @@ class Expressions:
             return self.with_arguments(self.indexed(("sym", value)))
         if kind == "$":
             self.i += 1
-            return ("qty", self.product(), *unit_of("dollar"))
+            return ("qty", self.product(), *UNITS["dollar"])
         if kind == "word":
             self.i += 1
             if self.kind() == "num" and value in ("EUR", "GBP", "yen", "rupee", "USD"):
-                return ("qty", self.product(), *unit_of(value))
+                return ("qty", self.product(), *UNITS[value])
             if len(value) > 1:
                 raise Unreadable(f"the word {value}")
             return self.indexed(("sym", value))

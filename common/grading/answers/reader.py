@@ -44,7 +44,7 @@ from common.grading.answers.expressions import (
     literal,
 )
 from common.grading.answers.tokens import CONNECTIVES, Unreadable, tokens_of
-from common.grading.answers.units import COUNTS, MAGNITUDES, number_word, singular, unit_of
+from common.grading.answers.units import COUNTS, MAGNITUDES, UNITS, number_word, singular, unit_of
 
 MAX_LENGTH = 4000  # characters; what is longer is compared by its spelling
 
@@ -259,7 +259,7 @@ class Reader(Expressions):
             elif word in DEGREES:
                 scale = following if following in ("celsius", "fahrenheit", "c", "f") else ""
                 self.i += 1 + bool(scale)
-                node = ("qty", node, *unit_of("°" + scale[0].upper())) if scale else ("deg", node)
+                node = ("qty", node, *UNITS["°" + scale[0].upper()]) if scale else ("deg", node)
             elif word in RADIANS:
                 self.i += 1
                 node = ("call", "rad", (node,))
@@ -319,7 +319,8 @@ class Reader(Expressions):
                 continue
             if found and kind == "(" and sign == -1:  # J/(kg K)
                 self.i += 1
-                unit.times(*(self.unit() or self.no_unit()), -1)
+                scale, dimension = self.unit() or self.no_unit()
+                unit.times(scale, dimension, -1)
                 self.expect(")")
                 sign = 1
                 continue
@@ -327,7 +328,8 @@ class Reader(Expressions):
                 self.i += 1
                 for power in (1, -1):
                     self.expect("{")
-                    unit.times(*(self.unit() or self.no_unit()), power)
+                    scale, dimension = self.unit() or self.no_unit()
+                    unit.times(scale, dimension, power)
                     self.expect("}")
                 found = True
                 continue

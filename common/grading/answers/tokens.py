@@ -16,7 +16,7 @@ rangle lfloor lceil begin end & \\ degree ...
 import re
 import unicodedata
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAX_EXPONENT = 5000  # of ten, in 1e5000
 MAX_DIGITS = 3000  # of one number
@@ -28,7 +28,7 @@ class Unreadable(ValueError):
 
 class Token(NamedTuple):
     kind: str
-    value: object = ""
+    value: Any = ""  # a string; of a "num" the Fraction and the digits that were written
     spaced: bool = False  # whether a space stands before it
 
 
@@ -104,7 +104,7 @@ DROPPED = set(
 SPACES = set(r", ; : > ! quad qquad thinspace medspace enspace hfill space nobreak".split()) | {" ", "\n"}
 ACCENTS = set("hat widehat bar overline tilde widetilde vec overrightarrow dot ddot overarc".split())
 DERIVATIVES = {"dot": "'|t", "ddot": "''|t"}  # by time
-SYNONYMS = {}
+SYNONYMS: dict[str, str] = {}
 for _name, _others in {
     "frac": "dfrac tfrac cfrac",
     "binom": "dbinom tbinom",
@@ -156,7 +156,7 @@ FUNCTIONS = set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
     "arctanh ln log lg exp gcd lcm max min det sign Re Im abs floor ceil sqrt cbrt".split()
 )
-FUNCTION_SYNONYMS = {}
+FUNCTION_SYNONYMS: dict[str, str] = {}
 for _name, _others in {
     "arcsin": "asin",
     "arccos": "acos",
@@ -222,7 +222,9 @@ DIGITS = re.compile(
     r"|(?P<science>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![A-Za-z\d]))"
     r"|(?P<plain>\d+\.\d+|\.\d+|\d+\.?(?!\d)|\d+)"
 )
-PERIOD = re.compile(r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))")
+PERIOD = re.compile(
+    r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?\s*(\d+)\s*\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))"
+)
 DOTS = re.compile(r"\.\.\.|\\(?:[lc]?dots)(?![A-Za-z])")
 
 
@@ -230,6 +232,8 @@ def repeating(digits: str) -> Fraction:
     r"""Returns the value of 0.1\overline{6}, .\bar 3, 0.\dot{1}4\dot{2}, 0.(3)."""
     whole, _, rest = digits.partition(".")
     found = PERIOD.match(rest)
+    if found is None:
+        raise Unreadable(f"the decimal {digits}")
     fixed = (whole or "0") + found[1]
     period = found[2] or found[6] or found[3] + (found[4] or "") + (found[5] or "")
     return Fraction(int(fixed + period) - int(fixed), 10 ** len(found[1]) * (10 ** len(period) - 1))
@@ -367,7 +371,9 @@ class Lexer:
 
     def word(self, spaced: bool) -> None:
         """A word in upright type."""
-        word = self.take(WORD)[0]
+        found = self.take(WORD)
+        assert found is not None  # it is called where a letter stands
+        word = found[0]
         plain = word.replace(".", "")
         if self.mode == "upright" and (plain in PLAIN_FUNCTIONS - NOUNS_TOO or plain in ("e", "i", "d")):
             self.add("run", plain, spaced)
@@ -541,7 +547,8 @@ def outward_brackets(tokens: list[Token]) -> list[Token]:
     """Returns the tokens with ]2, 3[ written as (2, 3), [2, 3[ as [2, 3), and <1, 2> in angle brackets."""
     if len(tokens) > 2 and tokens[0].kind == "<" and tokens[-1].kind == ">":
         tokens = [Token("langle"), *tokens[1:-1], Token("rangle")]
-    written, commas = list(tokens), []  # for each open bracket, whether a comma was seen within it
+    written = list(tokens)
+    commas: list[bool] = []  # for each open bracket, whether a comma was seen within it
     for i, token in enumerate(tokens):
         following = tokens[i + 1] if i + 1 < len(tokens) else Token(",")
         ends = following.kind in (",", ";", "word", ".") or following.value in ("cup", "cap", "setminus")

@@ -114,7 +114,8 @@ def multiplied(factors: list[Node]) -> Node:
         return mapped(whole[0], lambda cell: multiplied([rest, cell]))
     if any(f[0] in COLLECTIONS | {"mat", "qty", "rel", "text", "ratio", "time"} for f in factors):
         raise Unreadable("a product of what has no product")
-    number, others = Fraction(1), []
+    number = Fraction(1)
+    others: list[Node] = []
     for f in factors:
         if f[0] == "num" and bits(number, f[1]) < MAX_BITS:
             number *= f[1]

@@ -366,7 +366,9 @@ def sampled(nodes: list[Node], log_base: int | None = None) -> list[list]:
 
     Points where one of them leaves the reals are dropped if three others remain. Raises NoValue for too few points.
     """
-    inside, outside, signed = [], [], calls(nodes, SIGNED)
+    inside: list[list] = []
+    outside: list[list] = []
+    signed = calls(nodes, SIGNED)
     for point in points(nodes):
         evaluators = [Evaluator(point, log_base) for _ in nodes]
         try:
