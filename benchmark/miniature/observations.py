@@ -137,7 +137,7 @@ class Measured:
         return read_results(self.only(f"results/{name}/{pattern}"))
 
     def samples(self, name: str) -> list[ResultsFile]:
-        """The last checkpoint of a run, or of the runs of a name with three seeds; or results without training."""
+        """The last checkpoint of a run, or of the runs of a name with several seeds; or results without training."""
         return [self.sample(each) for each in self.names(name)]
 
     def names(self, name: str, suffix: str = "") -> list[str]:
@@ -421,7 +421,7 @@ def training_table(m: Measured, quick: bool) -> Table:
             line += [f"{o['logp_base']:.2f}", f"{o['effective_samples']:.0f}"]
         rows.append(line + [""] * (len(header) - len(line)))
     notes = [
-        "Pass@1 ± error (over problems, and seeds where there are three), last checkpoint, T = 1, per cent; over Base: "
+        "Pass@1 ± error (over problems, and seeds where there are several), last checkpoint, T = 1, per cent; over Base: "
         "paired. log π_base: of a response, nats, mean of the last five steps (Base: on the test problems). Best: "
         "validation accuracy of the best step, one sample a problem.",
         "T = 1/α: 1/2 for task reward, sharpening and the controls. Optimum: of the row's objective, exact, on "
@@ -504,7 +504,7 @@ def grid_figure(m: Measured, album: figures.Album) -> None:
     ax.set_xticks(range(4), ["1", "1.25", "2", "4"])
     ax.set(xlabel="α", ylabel="Pass@1, %")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    note = "Easy level, variable length, one seed (task reward: three). Open: exact optima."
+    note = "Easy level, variable length, one seed (task reward: all). Open: exact optima."
     album.save(figure, "grid", "Reliance on the task reward", note)
 
 

@@ -76,6 +76,9 @@ rows() {
         objectives seed$seed --seed $seed
         objectives fixed_seed$seed --fixed-length --seed $seed
     done
+    for seed in 4 5; do # at variable length, sharpening ends elsewhere with every seed
+        objectives seed$seed --seed $seed
+    done
     # the rest of the paper's grid, alpha {1, 1.25, 2, 4} by beta {inf, and two that matter on the miniature}
     while read -r alpha beta cool; do
         train "alpha${alpha}_beta$beta" "$cool" toy toy rloo_tilted.py --alpha "$alpha" --beta "$beta" --seed 1

@@ -2,7 +2,7 @@
 
 import math
 
-SEEDS = ("seed1", "seed2", "seed3")
+SEEDS = ("seed1", "seed2", "seed3", "seed4", "seed5")  # at fixed length three
 METHODS = {"task": "Task reward", "sharpen": "Sharpening", "tempered": "Tempered 2", "tilted": "Tilted (2, 0.1)"}
 POWERS = {"task": (1.0, 0.0), "sharpen": (math.inf, math.inf), "tempered": (2.0, math.inf), "tilted": (2.0, 0.1)}
 OTHERS = {"more-guesses": "more guesses", "fewer-guesses": "fewer guesses"}
@@ -14,5 +14,5 @@ QUICK = [f"{method}_seed1" for method in METHODS] + ["task_hard", "sharpen_hard"
 
 
 def grid_name(alpha: float, beta: str) -> str:
-    """The row of an alpha and beta; those that have three seeds by their first."""
+    """The row of an alpha and beta; those that have several seeds by their first."""
     return {(2, "inf"): "tempered_seed1", (2, "0.1"): "tilted_seed1"}.get((alpha, beta), f"alpha{alpha:g}_beta{beta}")
