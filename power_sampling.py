@@ -252,7 +252,7 @@ class ChainGroup:
             chain.lengths.append(len(y.tokens))
 
     def move(self, chains: list[Chain], end: int | None = None) -> Steps:
-        """Makes one Metropolis-Hastings move of each chain. Its proposal is drawn up to length `end`, or |y| if None."""
+        """Makes one Metropolis-Hastings move of each chain. Proposals are drawn up to length `end`, or |y| if None."""
         mode, alpha, law = self.args.mode, self.args.alpha, self.args.cut
         self.step += 1
         numbers = [self.uniforms(chain, 2, "moves") for chain in chains]  # one for the cut, one for the acceptance

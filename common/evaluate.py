@@ -26,7 +26,6 @@ that `--` torchrun takes `--n` for its own option); each process adds to a respo
 
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -35,25 +34,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
-from transformers.utils import cached_file
 
 from common import rollout
-from common.data import Problem, load_datasets, load_tokenizer, short_hash
+from common.data import Problem, load_datasets, load_tokenizer
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
 from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
-from common.run.checkpoint import read_json, write_json
+from common.run.checkpoint import model_hash, read_json, write_json
 
 VERDICTS = ("authors", "strict")
-MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 # Explanations of settings that a user did not type, shown if they differ from those of an older file.
 EXPLAINED = {
     "problems_hash": "the data set has changed, or another one has its name",
@@ -357,26 +353,6 @@ def identity(model: str, path: str, stop_ids: Sequence[int]) -> dict:
     own = [model_hash(path)] if dist.get_rank() == 0 else []  # one process reads the weights
     verdicts = f"{VERDICTS_VERSION} with math-verify {version('math-verify')}"
     return {"model": model, "model_hash": gather(own)[0], "stop_ids": list(stop_ids), "verdicts": verdicts}
-
-
-def model_hash(model: str) -> str:
-    """Returns 12 hexadecimal digits that identify a model folder: they change with any byte of its weights, config,
-    tokenizer and chat template. A hub id is identified by its name and commit.
-
-    Everything is read, because steps of fine-tuning may differ in a few bytes anywhere.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return f"{model}@{Path(cached_file(model, 'config.json')).parent.name}"  # the cache has a folder per commit
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES]
-    return short_hash([(path.name, _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)) for path in files])
-
-
-@lru_cache(1024)
-def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
-    """The other two arguments are for the cache: a file that has changed is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:

@@ -44,6 +44,7 @@ from common.run.checkpoint import (
     STATE_REMOVED,
     check_disk,
     load_state,
+    model_hash,
     read_json,
     remove_folder,
     save_model,
@@ -498,8 +499,6 @@ def describe_inputs(args, model: str, data: dict[str, tuple[list, list]]) -> dic
     """Returns the content of inputs.json, the same on every rank: for the model a name and the hash of its files; for
     each data set a name, the number of problems, and hashes of its problems (with answers, ids and selections) and of
     their prompts as token ids."""
-    from common.evaluate import model_hash  # here, because evaluation imports this module
-
     inputs = {}
     if model:
         own = [model_hash(model)] if dist.get_rank() == 0 else []  # one process reads the weights

@@ -9,12 +9,14 @@ run may be resumed with another number of processes.
 """
 
 import copy
+import hashlib
 import json
 import os
 import pickle
 import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -27,7 +29,9 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers.utils import cached_file
 
+from common.data import short_hash
 from common.logprob import causal_lm, full_tensor, local_tensor, lora_config, weights
 from common.run.memory import GB, count_parameters, estimate
 
@@ -338,3 +342,29 @@ def check_disk(path: str, args, device: torch.device, dtype: torch.dtype) -> Non
         raise ValueError(f"{folder} has too little room. {table}. Make room, {', or '.join(advice)}.")
     if dist.get_rank() == 0:
         print(table, flush=True)
+
+
+# --- which model it is ------------------------------------------------------------------------------------------------
+
+# Files of a model folder that decide what it samples.
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+
+
+def model_hash(model: str) -> str:
+    """Returns 12 hexadecimal digits that identify a model folder: they change with any byte of its weights, config,
+    tokenizer and chat template. A hub id is identified by its name and commit.
+
+    Everything is read, because steps of fine-tuning may differ in a few bytes anywhere.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{Path(cached_file(model, 'config.json')).parent.name}"  # the cache has a folder per commit
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES]
+    return short_hash([(path.name, _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)) for path in files])
+
+
+@lru_cache(1024)
+def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
+    """The other two arguments are for the cache: a file that has changed is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

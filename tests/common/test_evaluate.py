@@ -479,7 +479,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
     snapshot = tmp_path / "models--org--name" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    monkeypatch.setattr(module, "cached_file", lambda name, file: str(snapshot / file))
+    monkeypatch.setattr("common.run.checkpoint.cached_file", lambda name, file: str(snapshot / file))
     assert module.model_hash("org/name") == f"org/name@{'a' * 40}"
 
 
