@@ -30,8 +30,7 @@ from common.run import Run, compute_dtype, rank_slice, resolve_model, start, sta
 from common.run import arguments as arg
 from common.run.memory import check_memory, moments_on_device
 from common.run.metrics import Metrics
-from common.run.unknown import UNKNOWN, reads_unknown
-from common.run.values import one_for_each
+from common.run.unknown import UNKNOWN, one_for_each, reads_unknown
 
 
 @dataclass
@@ -124,7 +123,7 @@ class Args:
     track: bool = False
     """show the run at Weights & Biases too (pip install wandb), in the project that WANDB_PROJECT names"""
     resume: str = ""
-    """run folder to continue"""
+    """run folder to continue, with the arguments of its first start"""
 
     def __post_init__(self):
         arg.check_arguments(self)
@@ -238,8 +237,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
-                for name, value in (("return", returns.sum()), ("loss", loss)):
-                    metrics.watch(name, value, [batch[group].id for group in packed.groups])
+                metrics.watch("loss", loss, [batch[group].id for group in packed.groups])
                 if backward:
                     loss.backward()
                 metrics.add_mean("objective/return", returns)

@@ -50,7 +50,7 @@ from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
 from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
-from common.run.checkpoint import read_json, write_json
+from common.run.checkpoint import read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
@@ -493,22 +493,35 @@ def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
         )
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raises ValueError if results cannot be written to `folder`, which need not exist: before anything is sampled."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"results cannot be written to {folder}: {there} is no folder that can be written to. "
+            "Choose another --output-dir."
+        )
+
+
 class ResponsesFile:
-    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all."""
+    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all.
+    Raises ValueError where `read_responses` does, and if its folder cannot be written to."""
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
         self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
+        refuse_unwritable(self.folder)
         _, end = read_responses(self.path, settings)
         if self.path.exists():
             os.truncate(self.path, end)
 
     def append(self, records: Sequence[dict]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            lines = [*records] if file.tell() else [{"settings": self.settings}, *records]
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        with writing(self.path, "Everything before it is kept: make room, and start the same command again."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                lines = [*records] if file.tell() else [{"settings": self.settings}, *records]
+                file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def records(self) -> dict[str, dict]:
         """Returns the finished records by problem id."""
@@ -521,14 +534,19 @@ class ResponsesFile:
 
 def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
     """Prints two lines for each (name, metrics by verdict)."""
-    keys = ["pass_at_1", f"pass_at_{n}", f"maj_at_{n}", "response_length", "finished_frac"]
+    columns = {
+        "pass_at_1": "Pass@1 %",
+        f"pass_at_{n}": f"Pass@{n} %",
+        f"maj_at_{n}": f"Maj@{n} %",
+        "response_length": "tokens",
+        "finished_frac": "finished %",
+    }
     width = max(len(name) for name, _ in rows)
-    titles = ["Pass@1 %", f"Pass@{n} %", f"Maj@{n} %", "tokens", "finished %"]
-    print(f"\n{'':{width}}  {'verdict':8}" + "".join(f"{title:>16}" for title in titles))
+    print(f"\n{'':{width}}  {'verdict':8}" + "".join(f"{title:>16}" for title in columns.values()))
     for name, metrics in rows:
         for verdict in VERDICTS:
             cells = []
-            for key in keys:
+            for key in columns:
                 scale = 1 if key == "response_length" else 100
                 value, se = metrics[verdict][key] * scale, metrics[verdict][f"{key}_se"] * scale
                 cells.append(f"{value:.1f} ± {se:.1f}")

@@ -27,8 +27,7 @@ from common.data import Problem
 from common.grading import Verdict
 from common.logprob import full_tensor
 from common.run import parse
-from common.run.unknown import UNKNOWN, UnknownRead, reads_unknown
-from common.run.values import one_for_each
+from common.run.unknown import UNKNOWN, UnknownRead, one_for_each, reads_unknown
 
 SETTINGS = (
     "--num-problems 4 --group-size 3 --num-steps 2 --eval-every 2 --max-total-tokens 20 --learning-rate 1e-3 "
@@ -442,7 +441,7 @@ def test_a_reward_of_ones_own_that_is_not_one_number_for_each_text_stops_the_run
         ("r_task[:, None] - length", r"values of shape \(12, 12\)"),  # by broadcasting; cut to its first column before
         ("(r_task - logp).mean()", r"values of shape \(\)"),
         ("r_task[:, None] - logp", r"values of shape \(12, 12\)"),
-        ("logp * float('nan')", "returned nan for response 0"),
+        ("None if r_task is None else [float('nan')] * len(r_task)", "returned nan for response 0"),
     ],
 )
 def test_an_objective_that_is_not_one_number_for_each_response_stops_the_run(folder, tmp_path, name, wrong, reason):
