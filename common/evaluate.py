@@ -45,11 +45,11 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import cached_file
 
 from common import rollout
-from common.data import Problem, load_datasets, load_tokenizer, short_hash
+from common.data import Problem, load_datasets, load_tokenizer, say, short_hash
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments, flag
 from common.run.checkpoint import read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
@@ -588,6 +588,18 @@ def checkpoints_of(args: Args) -> dict[str, list[str]]:
     return models
 
 
+def say_other_prompts(run: Path, args: Args) -> None:
+    """Prints which prompt arguments the training run had that this evaluation has not: its prompts are other ones."""
+    before = read_json(run / "args.json", "write the arguments of the run into it")
+    for key in ("prompt_file", "examples_file", "system_prompt", "chat_template_kwargs"):
+        had, has = before.get(key), getattr(args, key)
+        if had and had != has:
+            say(
+                f"note: {run.name} was trained with {flag(key)} {had!r}, and this evaluation has "
+                f"{repr(has) if has else 'none'}: its prompts differ from those of training."
+            )
+
+
 @dataclass
 class Work:
     """One data set under one seed for one model; its responses go to `file`, its results to `path`."""
@@ -608,6 +620,8 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
     and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
     models = checkpoints_of(args)
+    if args.run:
+        say_other_prompts(Path(next(iter(models))).parents[1], args)
     device = start_processes(args.seed)
     rank = dist.get_rank()
     paths = {model: resolve_model(model, args.max_total_tokens) for model in models}

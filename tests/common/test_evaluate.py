@@ -302,6 +302,18 @@ def evaluate_run(folder, **changes):
     return main(Args(**arguments | changes), grader=ParityGrader())
 
 
+def test_an_evaluation_with_other_prompts_than_training_says_so(training_run, capsys):
+    """Evaluation takes the prompt of the data set; a run on a prompt of its own was evaluated on another unnoticed."""
+    wording = str(training_run.parents[1] / "bare.txt")
+    trained = {"num_steps": 40, "prompt_file": wording, "system_prompt": "Be brief.", "examples_file": ""}
+    (training_run / "args.json").write_text(json.dumps(trained))
+    evaluate_run(training_run, run=[str(training_run)], n=1)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "trained with --system-prompt 'Be brief.', and this evaluation has none" in notes[0]
+    evaluate_run(training_run, run=[str(training_run)], n=1, system_prompt="Be brief.", output_dir=wording + ".results")
+    assert "note: " not in capsys.readouterr().out
+
+
 NAMES = ["last", "best_authors", "best_held_out"]
 
 
