@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -101,13 +101,15 @@ class Args:
 
 @dataclass(frozen=True)
 class Rule:
+    """Which children of the live beams are ranked, which of them end, and how length is counted."""
+
     name: str  # "transformers" or "vllm-0.11"
     num_beams: int  # W
     stop_ids: frozenset[int]
 
     @property
     def num_children(self) -> int:
-        """K, the number of likeliest tokens of each beam; transformers also ranks this number of children."""
+        """Returns K, the number of likeliest tokens of each beam; the transformers rule also ranks only K children."""
         return self.num_beams * (2 if self.name == "vllm-0.11" else max(2, 1 + len(self.stop_ids)))
 
     def length(self, prompt: int, response: int, finished: bool) -> int:
@@ -142,7 +144,7 @@ def bound(rule: Rule, penalty: float, logp: float, prompt: int, response: int, r
     """Returns a score that no descendant of a beam exceeds; room: the largest number of response tokens.
 
     log p(y) <= logp <= 0, and |y| lies between one more token and the room. A power of the length is monotone, so the
-    best that can become of logp lies at one of these two ends, whatever the sign of the penalty.
+    best possible score is at one of these two lengths, whatever the sign of the penalty.
     """
     lengths = rule.length(prompt, response + 1, True), rule.length(prompt, room, False)
     return max(logp / length**penalty for length in lengths)
@@ -150,6 +152,8 @@ def bound(rule: Rule, penalty: float, logp: float, prompt: int, response: int, r
 
 @dataclass
 class Answer:
+    """The best response of a search under one penalty, and what finding it took."""
+
     tokens: list[int]
     logp: float  # nats
     score: float
@@ -163,7 +167,8 @@ class Search:
 
     def __init__(self, rule: Rule, prompt: list[int], room: int, penalties: list[float]):
         self.rule, self.prompt, self.room = rule, prompt, room
-        self.beams, self.logp = [[]], np.zeros(1)  # b responses so far, best first; (b,)
+        self.beams: list[list[int]] = [[]]  # b responses so far, best first
+        self.logp = np.zeros(1)  # (b,)
         self.steps = self.generated_tokens = 0
         self.answers = {penalty: Answer([], -math.inf, -math.inf, False) for penalty in penalties}
         self.open = set(penalties)  # those whose answer is not settled yet
@@ -227,7 +232,7 @@ def search_with_vllm(
 ) -> Iterator[list[Search]]:
     """Yields lists of searches as they end; `at_once` of them run at a time. num_tokens: K, or V if that is smaller.
 
-    Every search goes at its own pace: it takes a step when the next tokens of all its beams have arrived. A live beam
+    Every search runs at its own pace: it takes a step when the next tokens of all its beams have arrived. A live beam
     is a request that goes on by itself, greedily. If the request's own token is one of the beam's children that live
     on, which is so for most, the child takes the request over. Any other child becomes a new request; the engine has
     the keys and values of its beginning in its cache, up to the last full block. A request without an heir is aborted.
@@ -336,6 +341,7 @@ def record_of(rule: Rule, tokenizer, problem: Problem, prompt: list[int], answer
 
 
 def print_row(results: dict) -> None:
+    """Prints a results file in one line: accuracy, share finished, and means over problems."""
     right, settings, records = results["metrics"]["authors"], results["settings"], results["problems"]
     keys = ("logp", "tokens", "steps", "generated_tokens")
     means = [f"{key} {np.mean([record[key] for record in records]):.1f}" for key in keys]
@@ -381,7 +387,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if grader is None:
             grader = started.enter_context(Grader(args.num_grading_workers))
         if sampler is None:
-            options = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
+            options: dict[str, Any] = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
             options |= dict(dtype=compute_dtype(args.dtype, device), device=device)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)
@@ -393,7 +399,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
 
 
 def search_all(item: Work, sampler, tokenizer, grader: Grader, rule: Rule, args: Args) -> None:
-    """Searches and grades what this process has to do, and prints how far it is every ten seconds."""
+    """Searches and grades this process's problems that lack an answer, and prints its progress every ten seconds."""
     todo = item.todo()
     begun = before = shown = time.perf_counter()
     count = 0

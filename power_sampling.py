@@ -16,9 +16,9 @@ answers too. This leaves pi(y) ~ p(y)^alpha invariant. Modes, named in every out
     karan-du        Karan & Du's program: a proposal ends at |y|, log Z is summed over the overlap of y and z, |y| / |z|
                     is missing, and a chain that is finished after a block stops there
     mh-llm          the program of the paper as it was published: a proposal ends at |y|, the ratio of q is inverted,
-                    |y| / |z| is missing, there is one block more, and of the n chains of a problem the one after a
-                    chain that is taken out at the end of a block is not looked at: if it is finished too, it goes on
-                    beyond its stop token
+                    |y| / |z| is missing, and there is one block more. Finished chains are removed after each block,
+                    but the chain after a removed one is skipped: if it is finished as well, it stays and runs past its
+                    stop token
     mh-llm-signfix  the same with the ratio of q the right way up
 
 The last three do not leave pi invariant. They are here to reproduce published rows and to show what the difference
@@ -29,10 +29,10 @@ weights have become unequal, and takes one of the last by weight. With --block-s
 Every run also samples plainly at temperature 1 and 1/alpha. Files, where X is power_exact_alpha4__math500__n16:
 
     plain_T1/  plain_T0.25/                       as common/evaluate.py writes them
-    X__seed1.json  X__seed1.responses.jsonl       the same, and in `chains` what became of each chain: fields of `Chain`
+    X__seed1.json  X__seed1.responses.jsonl       the same, and for each chain the fields of `Chain`, in `chains`
     X__seed1.moves/                               the journal: samples of unfinished chains, from which an interrupted
                                                   run continues
-    X__report.json                                the table that is printed: accuracies, and the tokens that each took
+    X__report.json                                the table that is printed: accuracies, and tokens for each answer
     summary.json                                  one row per data set, as in common/evaluate.py
 """
 
@@ -41,12 +41,12 @@ import math
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch.distributed as dist
@@ -129,7 +129,7 @@ class Args:
 
 @dataclass
 class Chain:
-    """A chain, or a particle: its answer and how it came to it."""
+    """A chain or a particle: its answer, and the statistics of how it got there."""
 
     index: int
     y: Sample = field(default_factory=Sample)
@@ -169,6 +169,7 @@ def log_acceptance(y: Sample, z: Sample, m: int, mode: str, alpha: float, law: s
 
 
 Asked = tuple[Chain, int, int]  # a chain, the cut, and the length up to which its answer is drawn anew
+Steps = Generator[list[Request], list[Sample], None]  # yields requests and is sent their samples
 
 
 class ChainGroup:
@@ -195,7 +196,7 @@ class ChainGroup:
         self.name = f"{self.word:016x}-{indices[0]}"  # also that of its file in the journal
         self.room = args.max_total_tokens - len(prompt)
         self.block_size = args.block_size or self.room
-        one_more = args.mode.startswith("mh-llm") and args.block_size > 0
+        one_more = args.mode.startswith("mh-llm") and bool(args.block_size)
         self.num_blocks = math.ceil(self.room / self.block_size) + one_more
         self.num_steps = self.num_blocks * (1 + args.num_moves if args.method == "mh" else 1)
         self.step = 0  # counts the draws
@@ -206,19 +207,21 @@ class ChainGroup:
     def advance(self, samples: list[Sample] | None = None) -> None:
         """Sends the group the samples of its requests (None at its beginning) and takes its next requests."""
         try:
-            self.requests = self.steps.send(samples)
+            self.requests = next(self.steps) if samples is None else self.steps.send(samples)
         except StopIteration:
             self.requests = []
 
     def finished(self, chain: Chain) -> bool:
+        """Returns whether the chain's answer ends with a stop token."""
         return bool(chain.y.tokens) and chain.y.tokens[-1] in self.stop_ids
 
     def uniforms(self, chain: Chain, count: int, purpose: str) -> np.ndarray:
+        """Returns `count` uniform numbers for the next draw of the chain."""
         return uniforms(self.seed, self.step, self.word, chain.index, count, f"{self.stream} {purpose}")
 
-    def propose(self, asked: list[Asked]) -> Iterator[list[Request]]:
-        """Draws, for each (chain, cut, end), the chain's answer anew from its cut on, up to length `end`, from q.
-        Returns the new answers."""
+    def propose(self, asked: list[Asked]) -> Generator[list[Request], list[Sample], list[Sample]]:
+        """Draws each chain's answer anew from q, from its cut on and up to length `end`. Yields the requests, is sent
+        their samples, and returns the new answers."""
         requests = [
             Request(
                 key=(self.name, place),
@@ -236,22 +239,25 @@ class ChainGroup:
             chain.cached_tokens += sample.cached_tokens
         return [sample.after(chain.y, cut) for (chain, cut, _), sample in zip(asked, samples, strict=True)]
 
-    def extend(self, chains: list[Chain], end_of) -> Iterator[list[Request]]:
-        """Draws the next block of each chain from q, up to the length end_of(|y|)."""
+    def extend(self, chains: list[Chain], end: int | None = None) -> Steps:
+        """Draws the next tokens of each chain from q: up to the length `end`, or a block where it is None."""
         self.step += 1
-        asked = [(chain, len(chain.y.tokens), min(end_of(len(chain.y.tokens)), self.room)) for chain in chains]
+        asked = []
+        for chain in chains:
+            size = len(chain.y.tokens)
+            asked.append((chain, size, min(size + self.block_size, self.room) if end is None else end))
         answers = yield from self.propose(asked)
         for chain, y in zip(chains, answers, strict=True):
             chain.y = y
             chain.lengths.append(len(y.tokens))
 
-    def move(self, chains: list[Chain], end_of) -> Iterator[list[Request]]:
-        """One Metropolis-Hastings move of each chain; its proposal is drawn up to the length end_of(|y|)."""
+    def move(self, chains: list[Chain], end: int | None = None) -> Steps:
+        """Makes one Metropolis-Hastings move of each chain. Its proposal is drawn up to length `end`, or |y| if None."""
         mode, alpha, law = self.args.mode, self.args.alpha, self.args.cut
         self.step += 1
         numbers = [self.uniforms(chain, 2, "moves") for chain in chains]  # one for the cut, one for the acceptance
         asked = [
-            (chain, draw_cut(chain.y, law, u), end_of(len(chain.y.tokens)))
+            (chain, draw_cut(chain.y, law, u), len(chain.y.tokens) if end is None else end)
             for chain, (u, _) in zip(chains, numbers, strict=True)
         ]
         proposals = yield from self.propose(asked)
@@ -262,18 +268,18 @@ class ChainGroup:
                 chain.y = z
             chain.lengths.append(len(chain.y.tokens))
 
-    def metropolis(self) -> Iterator[list[Request]]:
-        """Blocks of draws and moves. Exact chains are never taken out: to freeze a chain at the first block in which it
-        is finished would be biased."""
+    def metropolis(self) -> Steps:
+        """Runs blocks of draws and moves. Exact chains are never removed: freezing a chain at the first block in which
+        it is finished would bias the result."""
         exact, pushed = self.args.mode == "exact", self.args.mode.startswith("mh-llm")
         running = self.chains
         for block in range(1, self.num_blocks + 1):
-            cap = min(block * self.block_size, self.room)
+            end = min(block * self.block_size, self.room) if exact else None
             growing = [c for c in running if len(c.y.tokens) < self.room and (pushed or not self.finished(c))]
-            yield from self.extend(growing, lambda size, cap=cap: cap if exact else size + self.block_size)
+            yield from self.extend(growing, end)
             if running:
                 for _ in range(self.args.num_moves):
-                    yield from self.move(running, lambda size, cap=cap: cap if exact else size)
+                    yield from self.move(running, end)
             if not exact:
                 running = self.without_finished(running)
 
@@ -291,14 +297,15 @@ class ChainGroup:
                 kept.append(chain)
         return kept
 
-    def smc(self) -> Iterator[list[Request]]:
-        """Sequential Monte Carlo: draws blocks from q, and resamples when less than half of the particles count."""
+    def smc(self) -> Steps:
+        """Runs sequential Monte Carlo: draws blocks from q, and resamples when the weights have become so unequal that
+        the effective number of particles is below half of their number."""
         (answer,), N = self.chains, self.args.num_particles
         particles = [Chain(answer.index * N + j) for j in range(N)]
         start = np.zeros(N)  # log weights at the last resampling
         for block in range(1, self.num_blocks + 1):
             unfinished = [particle for particle in particles if not self.finished(particle)]
-            yield from self.extend(unfinished, lambda size: size + self.block_size)
+            yield from self.extend(unfinished)
             log_w = np.array([sum(particle.y.log_z) for particle in particles]) - start  # p^alpha / q since then
             w = np.exp(log_w - log_w.max())
             answer.effective_particles = float(w.sum() ** 2 / (w**2).sum())
@@ -336,9 +343,11 @@ class Journal:
             evaluate.refuse_other_settings(folder, json.loads(self.made_with.read_text()), settings)
 
     def path(self, group: ChainGroup) -> Path:
+        """Returns the group's file."""
         return self.folder / f"{group.name}.jsonl"
 
     def add(self, group: ChainGroup, samples: list[Sample]) -> None:
+        """Appends the samples that a group is about to be sent."""
         if not self.made_with.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.made_with, self.settings)
@@ -346,7 +355,7 @@ class Journal:
             file.write(json.dumps([vars(sample) | {"key": None} for sample in samples]) + "\n")
 
     def replay(self, group: ChainGroup) -> None:
-        """Takes a group that has just begun to where the one of its name was interrupted."""
+        """Takes a group that has just begun to the point where its namesake was interrupted."""
         path = self.path(group)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]
@@ -360,28 +369,31 @@ class Progress:
     """Prints a line every ten seconds and at the end: moves, acceptance, tokens per second, time left."""
 
     def __init__(self, title: str, num_groups: int):
-        self.title, self.num_groups, self.tokens, self.ended = title, num_groups, 0, Counter()
+        self.title, self.num_groups, self.tokens = title, num_groups, 0
+        self.ended = np.zeros(3)  # the tallies of the groups that have ended, added up
         self.start = self.shown = time.perf_counter()
-        self.share_before: float | None = None  # what an earlier start of the program has done
+        self.share_before: float | None = None  # the share that an earlier start of the program has done
 
     @staticmethod
-    def tally(group: ChainGroup) -> Counter:
+    def tally(group: ChainGroup) -> np.ndarray:
+        """Returns the group's moves and accepted moves, and the share of its steps that is done."""
         moves, accepted = (sum(getattr(chain, key) for chain in group.chains) for key in ("moves", "accepted"))
-        return Counter(moves=moves, accepted=accepted, share=group.step / group.num_steps if group.requests else 1)
+        return np.array([moves, accepted, group.step / group.num_steps if group.requests else 1])
 
     def show(self, running: Iterable[ChainGroup]) -> None:
+        """Prints the line if ten seconds have passed, or if no group is running any more."""
         now, running = time.perf_counter(), list(running)
         if self.share_before is not None and now - self.shown < 10 and running:
             return
-        tally = sum(map(self.tally, running), self.ended)
-        share, seconds, self.shown = tally["share"] / max(1, self.num_groups), now - self.start, now
+        moves, accepted, shares = sum(map(self.tally, running), self.ended)
+        share, seconds, self.shown = shares / max(1, self.num_groups), now - self.start, now
         if self.share_before is None:
             self.share_before = share
         elif share > self.share_before:
             left = seconds * (1 - share) / (share - self.share_before)
-            acceptance = tally["accepted"] / max(1, tally["moves"])
+            acceptance = accepted / max(1, moves)
             print(
-                f"{self.title}  {share:.1%}  {tally['moves']:,} moves  acceptance {acceptance:.3f}  "
+                f"{self.title}  {share:.1%}  {moves:,.0f} moves  acceptance {acceptance:.3f}  "
                 f"{self.tokens / seconds:,.0f} tokens/s  left {left / 60:.1f} min",
                 flush=True,
             )
@@ -390,10 +402,13 @@ class Progress:
 def run_groups(sampler, groups: Iterable[ChainGroup], at_once: int, journal, progress: Progress) -> Iterator:
     """Yields the groups as they end; `at_once` of them run at a time.
 
-    A group's next requests are submitted as soon as its last ones are judged, so that with vLLM no group waits for
+    A group's next requests are submitted as soon as its last samples are judged, so that with vLLM no group waits for
     another. The transformers sampler samples everything that was submitted in one batch.
     """
-    waiting, running, arrived, ended = iter(groups), {}, {}, []
+    waiting = iter(groups)
+    running: dict[str, ChainGroup] = {}
+    arrived: dict[str, dict[int, Sample]] = {}  # by group, the samples of its requests so far
+    ended: list[ChainGroup] = []
 
     def go_on(group: ChainGroup) -> None:
         if group.requests:
@@ -485,7 +500,8 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
         for group in groups:
             item.journal.path(group).unlink(missing_ok=True)
 
-    num_ended, writes, start = Counter(), [], time.perf_counter()
+    num_ended: Counter[int] = Counter()  # by place of the problem, its groups that have ended
+    writes, start = [], time.perf_counter()
     progress = Progress(item.path.stem, len(owner))
     groups = (group for some in list(groups_of.values()) for group in some)
     with ThreadPoolExecutor(1) as beside:  # a hard case for the grader should not hold up the sampler
@@ -500,7 +516,7 @@ def sample_all(item: Work, args: Args, sampler, tokenizer, grader: Grader) -> No
 
 
 def report(name: str, records: list[dict], plain: dict[str, dict], n: int) -> list[dict]:
-    """Prints a table with plain sampling first, and the tokens that each took; returns its rows."""
+    """Prints a table with plain sampling first, and the tokens generated for each answer; returns its rows."""
     rows = [{"row": row, "tokens_per_answer": m["authors"]["response_length"]} | m for row, m in plain.items()]
     moves, accepted = (sum(sum(record["chains"][key]) for record in records) for key in ("moves", "accepted"))
     spent = sum(record["generated_tokens"] for record in records) / len(records) / n
@@ -536,7 +552,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if grader is None:
             grader = started.enter_context(Grader(args.num_grading_workers))
         if sampler is None:
-            options = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
+            options: dict[str, Any] = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
             options |= dict(requests=True, deterministic=args.deterministic)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)

@@ -61,25 +61,28 @@ def say(line: str) -> None:
 
 
 def boxed_answer(row: dict) -> str | None:
-    """The answer of a MATH row is what the last box of its solution holds."""
+    """Returns the content of the last box of a MATH row's solution, None without a box."""
     answer = last_box(row["solution"])
     return "0" if answer == "" else answer  # two training solutions end in an empty box, meaning "no primes"
 
 
 def hashes_answer(row: dict) -> str:
+    """Returns what follows #### in a GSM8K answer."""
     return row["answer"].rsplit("####", 1)[1]
 
 
 def whole_answer(row: dict) -> str:
-    return str(int(row["answer"]))  # AIME writes 025 for 25
+    """Returns the number without leading zeros: AIME writes 025 for 25."""
+    return str(int(row["answer"]))
 
 
 def plain_answer(row: dict) -> str | None:
+    """Returns the answer as the row has it."""
     return row["answer"]
 
 
 class HubSet(NamedTuple):
-    """Where a data set lies on the hub, which column holds the problem, and how a row gives its answer."""
+    """Where a data set is on the hub, which column has the problem, and the function that reads a row's answer."""
 
     path: str
     config: str | None
@@ -130,6 +133,7 @@ def load_problems(name: str) -> list[Problem]:
 
 
 def problems_from_hub(name: str) -> list[Problem]:
+    """Returns the problems of one of the sets in HUB. Raises ValueError, in one line, if it cannot be loaded."""
     import datasets  # here, because it takes seconds and local files do not need it
 
     source = HUB[name]
@@ -170,6 +174,7 @@ def problems_from_rows(name: str, rows: Iterable[dict]) -> list[Problem]:
 
 
 def problems_from_file(path: Path) -> list[Problem]:
+    """Returns the problems of a local file, whose name is that of the data set. Raises ValueError as `read_jsonl`."""
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
     rows = read_jsonl(path, ("problem", "answer"))
     given = [f"{path.name}:{number}" if row.get("id") in (None, "") else str(row["id"]) for number, row in rows]
@@ -252,8 +257,8 @@ def validation_of(name: str) -> list[Problem]:
         reported = {normal_text(p.problem) for p in load_problems("math500")}
         test = load_problems("math_test")
         missing = len(reported - {normal_text(p.problem) for p in test})
-        if missing:  # they would count as held out unnoticed
-            raise ValueError(f"{missing} problems of math500 are not in math_test: the two are not of one edition")
+        if missing:  # otherwise they would silently count as held out
+            raise ValueError(f"{missing} problems of math500 are not in math_test: they are different editions")
         authors = frozenset({"authors"})
         return [replace(p, selections=authors) if normal_text(p.problem) in reported else p for p in test]
     if name == "deepscaler":
@@ -280,7 +285,7 @@ def load_training(tokenizer, args) -> tuple[list[Problem], list[list[int]]]:
     if left_out:
         say(
             f"training set: {len(problems)} problems, {len(problems) // args.num_problems} batches of "
-            f"{args.num_problems} an epoch; each epoch leaves out {left_out} problems, drawn anew"
+            f"{args.num_problems} an epoch; each epoch leaves out {left_out} problems, not always the same"
         )
     return problems, prompts
 
@@ -295,12 +300,13 @@ def load_validation(args) -> list[Problem]:
 
 
 def normal_text(text: str) -> str:
-    """Returns the text by which two problems are told to be the same: case and blanks do not count."""
+    """Returns the text in small letters with single spaces. Problems whose texts are then equal count as the same."""
     return " ".join(text.casefold().split())
 
 
 def split_deepscaler(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Returns (training, held out): the 500 held out occur once and have the lowest hashes, in any order of rows."""
+    """Returns (training, held out). The 500 held-out problems occur once in the set and have the lowest hashes of their
+    text, so that the split does not depend on the order of the rows."""
     texts = [normal_text(p.problem) for p in problems]
     once = [text for text, count in Counter(texts).items() if count == 1]
     held_out = set(sorted(once, key=lambda text: hashlib.sha256(text.encode()).digest())[:DEEPSCALER_HELD_OUT])
@@ -376,7 +382,8 @@ def render_prompts(
     in the JSON object `chat_template_kwargs`. A tokenizer without a template gets the turns as plain text with a blank
     line between. BOS comes once: as the template writes it, or else if this tokenizer puts one before any text.
     Templates that print the day's date (Llama) print a fixed one, so that prompts stay the same. Raises ValueError for
-    a prompt or examples file of no use, and for what the chat template refuses or has no use for.
+    a prompt or examples file that cannot be used, arguments that the chat template does not read, and a conversation
+    that it refuses.
     """
     wording = load_wording(prompt_file)
     options = read_template_kwargs(chat_template_kwargs)
@@ -385,9 +392,9 @@ def render_prompts(
     if unread:
         raise ValueError(f"--chat-template-kwargs: this model's chat template reads no {unread[0]!r}; leave it out.")
     earlier = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    for problem, solution in load_examples(examples_file):
+    for example, solution in load_examples(examples_file):
         earlier += [
-            {"role": "user", "content": wording.replace("{problem}", problem)},
+            {"role": "user", "content": wording.replace("{problem}", example)},
             {"role": "assistant", "content": solution},
         ]
     prompts = []
@@ -433,7 +440,7 @@ def load_datasets(tokenizer, args) -> Iterator[tuple[list[Problem], list[list[in
     """
     if not args.dataset:
         raise ValueError("--dataset needs at least one name.")
-    named = {}
+    named: dict[str, str] = {}
     for name in args.dataset:
         problems = load_problems(name)
         if other := named.get(problems[0].dataset):
@@ -462,7 +469,7 @@ def prompt_hash(
 ) -> str:
     """Returns 12 hexadecimal digits that change with the wording, the worked examples, the system prompt and the chat
     template's arguments; every result records them."""
-    content = [load_wording(prompt_file), load_examples(examples_file)]
+    content: list = [load_wording(prompt_file), load_examples(examples_file)]
     arguments = read_template_kwargs(chat_template_kwargs)
     if system_prompt or arguments:
         content += [system_prompt, arguments]
@@ -507,9 +514,9 @@ def batch_indices(num_problems: int, batch_size: int, seed: int, step: int) -> l
     """Returns the `batch_size` problem indices of training step `step` (from 0), all different.
 
     Every epoch is a new order of all problems, cut into num_problems // batch_size batches. The remainder,
-    num_problems % batch_size problems, is left out of that epoch, other ones in every epoch, and the next epoch starts
-    afresh: so no batch spans two epochs. The result depends on the arguments alone, so that a resumed run and every
-    process of a parallel one see the same batches. Raises ValueError for fewer problems than a batch has.
+    num_problems % batch_size problems, is left out of that epoch; which ones these are changes from epoch to epoch. No
+    batch spans two epochs. The result depends only on the arguments, so that a resumed run and every process of a
+    parallel one see the same batches. Raises ValueError if there are fewer problems than a batch has.
     """
     if num_problems < batch_size:
         raise ValueError(

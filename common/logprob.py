@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,11 @@ from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 
 from common.rollout import Rollout
 
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+    Policy: TypeAlias = PreTrainedModel | PeftModel
+
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -34,8 +40,8 @@ HALF = (torch.bfloat16, torch.float16)
 class Packed:
     """Some groups of a rollout, end to end in one row, each prompt before the responses to it.
 
-    Attention takes b sequences. The queries of a response are its own tokens, and for the first of a group the
-    prompt's, too, which stand before it in the row; its keys are the prompt's and its own."""
+    Attention takes b sequences. The keys of a response are the prompt's tokens and its own. Its queries are its own
+    tokens; the first response of a group also has the prompt's, which stand before it in the row."""
 
     groups: list[int]  # which groups of the rollout
     rows: torch.Tensor  # (b,) which responses of the rollout
@@ -53,12 +59,12 @@ class Packed:
     sampler_logp: torch.Tensor  # (N,) nats, float32
 
     def sum(self, token_values: torch.Tensor) -> torch.Tensor:
-        """Sum over the tokens of each response, in float64: (N,) -> (b,)."""
+        """Returns the sum over the tokens of each response, in float64: (N,) -> (b,)."""
         total = torch.zeros(len(self.rows), dtype=torch.float64, device=token_values.device)
         return total.index_add_(0, self.segment, token_values.double())
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Each response's value repeated for its tokens: (b,) -> (N,) float32."""
+        """Returns each response's value repeated for its tokens: (b,) -> (N,) float32."""
         return values[self.segment].float()
 
 
@@ -66,8 +72,8 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
     """Packs whole groups of `rollout`. With no groups, returns a dummy row of two tokens and N = 0: a pass that costs
     and changes nothing, for a rank that has run out of work while others have not.
 
-    The row is laid out with numpy. On a GPU the copies come from pinned memory, so that the host does not wait for what
-    the GPU has still to do."""
+    The row is laid out with numpy. Copies to a GPU come from pinned memory, so that the host does not wait for the
+    GPU to finish its work."""
     size = rollout.group_size
     rows = [row for group in groups for row in range(group * size, (group + 1) * size)]
     prompts, responses = [rollout.prompts[group] for group in groups], [rollout.responses[row] for row in rows]
@@ -117,12 +123,12 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
 
 
 def _flat(lists: list[list], dtype: type) -> np.ndarray:
-    """The lists end to end."""
+    """Returns the lists joined end to end."""
     return np.fromiter(chain.from_iterable(lists), dtype, count=sum(map(len, lists)))
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """[start, start + 1, ... (`length` numbers)] of every pair, end to end."""
+    """Returns start, start + 1, ..., `length` numbers for each pair, joined end to end."""
     before = lengths.cumsum() - lengths
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
@@ -130,7 +136,7 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def packed_microbatches(
     rollout: Rollout, learning: list[bool], max_tokens: int, device: torch.device
 ) -> Iterator[tuple[Packed, bool]]:
-    """(packed groups, whether they need a backward pass) of each micro-batch of `plan_microbatches`.
+    """Yields (packed groups, whether they need a backward pass) for each micro-batch of `plan_microbatches`.
 
     A GPU works on one micro-batch while the host packs the next, as long as the caller does nothing in between that
     waits for the GPU: no `.item()`, no `if` on a tensor, no indexing by a list."""
@@ -139,19 +145,21 @@ def packed_microbatches(
 
 
 def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
-    """[(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens` keys
-    (every response with its prompt; a larger group goes alone), `learning` ones first.
+    """Returns [(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens`
+    keys (every response with its prompt; a larger group goes alone). Groups that are `learning`, that is, need a
+    backward pass, come first.
 
-    Every pass of FSDP2 is a collective: a rank with fewer would leave the others waiting for ever. So all ranks get the
-    same plan but for the groups in it, with empty micro-batches where one has run out, and one with a backward pass at
-    the least, since the optimizer steps even where no group has anything to teach."""
+    Every pass of FSDP2 is a collective: a rank with fewer passes would leave the others waiting for ever. So all ranks
+    get equally many micro-batches of each kind; a rank that has run out of groups gets empty ones. At least one has a
+    backward pass, since the optimizer steps even if no group needs one."""
     return _fill(rollout, [g for g, learns in enumerate(learning) if learns], max_tokens, True) + _fill(
         rollout, [g for g, learns in enumerate(learning) if not learns], max_tokens, False
     )
 
 
 def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) -> list[tuple[list[int], bool]]:
-    size, plan, room = rollout.group_size, [], 0
+    size, room = rollout.group_size, 0
+    plan: list[list[int]] = []
     for group in groups:
         responses = rollout.responses[group * size : (group + 1) * size]
         tokens = size * len(rollout.prompts[group]) + sum(map(len, responses))
@@ -171,21 +179,21 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
 # --- attention over a packed row --------------------------------------------------------------------------------------
 
 
-# Not every version of torch has grouped-query attention in this kernel.
+# Whether this kernel shares keys among query heads (grouped-query attention); not every version of torch does.
 GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _gather_keys(keys: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """keys[index], whose gradient is added up in float32: a prompt's keys and values collect one from every response of
-    their group, and a sum in bfloat16 would be rounded at each of them."""
+    """Returns keys[index], whose gradient is summed in float32: a prompt's keys and values collect one from every
+    response of their group, and a sum in bfloat16 would be rounded each time."""
     return keys.float().index_select(0, index).to(keys.dtype)
 
 
 def _varlen_attention(query, key, value, scaling, packed: Packed):
-    """`_packed_attention` without the batch dimension, by a kernel whose causal mask is aligned at the sequences' ends:
-    a sequence's last query sees all its keys."""
+    """Computes `_packed_attention`, (S, heads, dim) -> (S, heads, dim), by a kernel for GPUs whose causal mask is
+    aligned at the sequences' ends: a sequence's last query sees all its keys."""
     key, value = _gather_keys(key, packed.keys), _gather_keys(value, packed.keys)  # (K, key heads, dim)
-    grouped = {"enable_gqa": True} if GROUPED else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if GROUPED else {}
     if not GROUPED:
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -204,28 +212,28 @@ def _varlen_attention(query, key, value, scaling, packed: Packed):
 
 
 def _padded_attention(query, key, value, scaling, packed: Packed):
-    """`_packed_attention` without the batch dimension, by the attention of every device: the sequences side by side,
-    padded on the right, where a causal mask alone keeps the padding out. A prompt's queries come with each response;
-    all but the first response's are dropped."""
+    """Computes `_packed_attention`, (S, heads, dim) -> (S, heads, dim), on any device. Each sequence is a row, padded
+    on the right, so that a causal mask keeps the padding out. A prompt's queries come with each of its responses; only
+    those that come with the first one are kept."""
     columns, length = torch.arange(packed.longest, device=query.device), packed.cu_keys.diff()[:, None]
     real = columns < length  # (b, longest)
     own = real & (columns >= length - packed.cu_queries.diff()[:, None])
     index = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, packed.keys)
-    padded = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
-    out = F.scaled_dot_product_attention(*padded, is_causal=True, scale=scaling, enable_gqa=True)
+    query, key, value = (x[index].transpose(1, 2) for x in (query, key, value))  # (b, heads, longest, dim)
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2)[own]
 
 
 def _packed_attention(module, query, key, value, attention_mask, scaling=None, packed=None, **_):
-    """Causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
+    """Computes causal attention within each sequence of a packed row: (1, heads, S, dim) -> (1, S, heads, dim)."""
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (S, heads, dim)
-    in_half = query.dtype in HALF  # the kernel takes no other
+    in_half = query.dtype in HALF  # the kernel takes no other precision
     attend = _varlen_attention if query.is_cuda and in_half else _padded_attention
     return attend(query, key, value, scaling, packed)[None], None
 
 
-# Without a mask function of the same name transformers makes no mask: `packed` says all there is to say. With one, even
-# one that returns None, it would first ask the GPU whether positions restart, and wait for the answer.
+# There is no mask function of this name, so transformers makes no mask; `packed` describes the sequences. With a mask
+# function, even one that returns None, transformers would ask the GPU whether positions restart, and wait for it.
 AttentionInterface.register("packed", _packed_attention)
 
 
@@ -241,7 +249,7 @@ class _LogProbHead(torch.autograd.Function):
     """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) and entropies (N,), both float32.
 
     Logits exist for `chunk` positions at a time, in both passes. The backward pass computes them again, but not their
-    normalisers, which the forward pass has kept. The entropy carries no gradient, and is NaN where it is not wanted.
+    normalisers, which the forward pass has kept. The entropy carries no gradient, and is NaN unless it is wanted.
     The weight's gradient is added up over the chunks in float32."""
 
     @staticmethod
@@ -258,7 +266,7 @@ class _LogProbHead(torch.autograd.Function):
                 probabilities = (logits - log_z[part, None]).exp_()
                 entropy[part] = log_z[part] - probabilities.mul_(logits).sum(-1)
                 del probabilities
-            del logits  # or two chunks' would exist at once
+            del logits  # otherwise the logits of two chunks would exist at once
         ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
@@ -285,8 +293,8 @@ class _LogProbHead(torch.autograd.Function):
 
 
 def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b in float32. On a GPU the product of two half-precision matrices is not rounded before it is returned; other
-    devices have no such kernel, and the caller's sum is then one of rounded products."""
+    """Returns a @ b in float32. On a GPU the product of two half-precision matrices is not rounded to half precision
+    first. Other devices have no such kernel; there the product is rounded."""
     if a.is_cuda and a.dtype in HALF:
         return torch.mm(a, b, out_dtype=torch.float32)
     return (a @ b).float()
@@ -297,11 +305,15 @@ def _float32_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 class PackedForward:
     """Replaces the forward pass of a transformers model by one over a packed row, and nothing else: parameters, their
-    names and what is saved are those of the transformers class. As `forward` it is what FSDP2 and peft wrap."""
+    names and what is saved are those of the transformers class. FSDP2 and peft wrap `forward`, hence the name."""
+
+    model: torch.nn.Module  # both are the transformers class's
+    lm_head: torch.nn.Linear
 
     def forward(self, packed: Packed, wants_entropy: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability (N,) of each response token, nats, with gradient; and the entropy (N,) of the distribution it
-        was drawn from, over the whole vocabulary, nats, without; NaN unless wanted."""
+        """Returns the log-probability (N,) of each response token, in nats, and the entropy (N,) of the next-token
+        distribution there, over the whole vocabulary, in nats. The entropy has no gradient, and is NaN unless
+        wanted."""
         hidden = self.model(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
@@ -325,18 +337,23 @@ class LlamaForCausalLM(PackedForward, transformers.LlamaForCausalLM):
 
 
 # Architectures whose attention and head were checked against transformers, by the tests.
-MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM, "llama": LlamaForCausalLM}
+MODELS: dict[str, type[PreTrainedModel]] = {
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+    "llama": LlamaForCausalLM,
+}
 SUPPORTED = tuple(MODELS)
 
 
 def token_logprobs(policy: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies of the response tokens under the policy, see `PackedForward.forward`."""
+    """Returns log-probabilities (N,) and entropies (N,) of the response tokens under the policy, both in nats; only the
+    first have a gradient."""
     return causal_lm(policy)(packed)
 
 
-def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
-    """Log-probability (N,) of each response token under the base, nats, no gradient: from its own copy, or, where
-    `base` is None, from the policy with its adapters off."""
+def base_logprobs(policy: Policy, base: torch.nn.Module | None, packed: Packed) -> torch.Tensor:
+    """Returns the log-probability (N,) of each response token under the base, in nats, without gradient. It comes from
+    the model `base`, or if that is None from the policy with its adapters off."""
     with torch.no_grad():
         if base is not None:
             return causal_lm(base)(packed, wants_entropy=False)[0]
@@ -344,13 +361,18 @@ def base_logprobs(policy: torch.nn.Module, base: torch.nn.Module | None, packed:
             return causal_lm(policy)(packed, wants_entropy=False)[0]
 
 
-def causal_lm(policy: torch.nn.Module) -> PreTrainedModel:
-    """The transformers model inside a peft wrapper, or the policy itself."""
+def causal_lm(policy: Policy) -> PreTrainedModel:
+    """Returns the transformers model inside a peft wrapper, or the policy itself."""
     return policy.get_base_model() if hasattr(policy, "peft_config") else policy
 
 
+def lora_config(policy: Policy) -> LoraConfig:
+    """The settings of the policy's adapters."""
+    return policy.peft_config["default"]
+
+
 def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype, trainable=True) -> torch.nn.Module:
-    """A causal language model ready for `token_logprobs`, sharded by FSDP2 over all ranks.
+    """Returns a causal language model ready for `token_logprobs`, sharded by FSDP2 over all ranks.
 
     Trainable: float32 parameters, compute in `compute_dtype`; with args.lora_rank only float32 adapters on every linear
     layer are trained and the rest is kept in `compute_dtype`; args.checkpoint_activations recomputes each layer in the
@@ -384,7 +406,7 @@ def load_model(path: str, args, device: torch.device, compute_dtype: torch.dtype
 
 
 def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
-    """torch.compile for every decoder layer as a whole, attention included, for rows of any length.
+    """Compiles every decoder layer as a whole, attention included, for rows of any length.
 
     The layer's `forward` is compiled and not its call, so what FSDP2 and activation checkpointing do around it stays
     outside. All layers share one function, so there are a few graphs: with gradients and without, for a first
@@ -395,10 +417,13 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
 
 
 def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torch.dtype) -> None:
-    """FSDP2 around every decoder layer and around the rest; gradients are summed over ranks, in float32."""
+    """Shards every decoder layer, and the rest of the model, with FSDP2; gradients are summed over ranks in float32."""
     mesh = torch.distributed.init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
-    options = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)}
-    # On one device too: what is gathered is a copy, and the base, which has no backward pass, would keep its own.
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32),
+    }
+    # Also on one device: gathered weights are a copy, and the base, which has no backward pass, would keep it.
     options["reshard_after_forward"] = True
     for layer in model.model.layers:
         fully_shard(layer, **options)
@@ -406,23 +431,23 @@ def wrap(model: PreTrainedModel, device: torch.device | str, compute_dtype: torc
     if mesh.size() > 1:  # alone, FSDP2 would divide every gradient by one, into a temporary of its size
         for module in (model, *model.model.layers):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(
-                True
-            )  # a factor of one needs no scaled reduction, which gloo lacks
+            # A factor of one needs no scaled reduction, which gloo lacks.
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a sharded tensor, on every rank (a collective); an ordinary tensor as it is."""
+    """Returns the whole of a sharded tensor on every rank (a collective), and an ordinary tensor unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a sharded tensor; an ordinary tensor as it is."""
+    """Returns this rank's part of a sharded tensor, and an ordinary tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """(Hugging Face name, whole tensor) of every weight, one by one, tied heads under both names, adapters merged."""
+def weights(policy: Policy) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields (Hugging Face name, whole tensor) of every weight, tied heads under both names, adapters merged; a
+    collective."""
     state = policy.state_dict()
     for name, value in state.items():
         if ".lora_" in name:
@@ -430,6 +455,6 @@ def weights(policy: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         value = full_tensor(value.detach())
         if ".base_layer.weight" in name:
             down, up = (full_tensor(state[name.replace("base_layer", f"lora_{x}.default")].detach()) for x in "AB")
-            scaling = policy.peft_config["default"].lora_alpha / policy.peft_config["default"].r
+            scaling = lora_config(policy).lora_alpha / lora_config(policy).r
             value = (value.float() + scaling * (up.float() @ down.float())).to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value

@@ -46,7 +46,8 @@ TEST_PROBLEMS, TRAIN_PROBLEMS = 1000, 4096
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """All the miniature is made from; pairs are (easy, hard). Raise `version` when the code changes what they make."""
+    """Everything that the miniature is made from; pairs are (easy, hard). Raise `version` when a change of the code
+    changes the result."""
 
     seed: int = 0
     version: int = 1
@@ -80,6 +81,7 @@ OTHER_CONFIGS = {
 
 
 def make_problem(rng: random.Random, num_operations: int) -> str:
+    """Returns a random problem, such as `8a-7b*7c-2?`."""
     text = str(rng.randint(1, 9))
     for letter in ascii_lowercase[:num_operations]:
         operator = rng.choice("+-*")
@@ -88,15 +90,17 @@ def make_problem(rng: random.Random, num_operations: int) -> str:
 
 
 def parse(problem: str) -> tuple[int, list[tuple[str, str, int]]]:
-    """Gives the first value and the operations (letter, operator, operand) of a problem."""
+    """Returns the first value and the operations (letter, operator, operand) of a problem."""
     return int(problem[0]), [(a, b, int(c)) for a, b, c in re.findall(r"([a-z])([-+*])(\d)", problem)]
 
 
 def apply(value: int, operator: str, operand: int) -> int:
+    """Returns the last digit of the result of one operation."""
     return {"+": value + operand, "-": value - operand, "*": value * operand}[operator] % 10
 
 
 def solve(problem: str) -> str:
+    """Returns the right answer, a digit."""
     value, operations = parse(problem)
     for _, operator, operand in operations:
         value = apply(value, operator, operand)
@@ -104,12 +108,13 @@ def solve(problem: str) -> str:
 
 
 def make_guess(rng: random.Random, problem: str, copied_guesses: float) -> str:
+    """Returns a response without work: a share `copied_guesses` repeats the last operand, the others are random."""
     last_operand = parse(problem)[1][-1][2]
     return f"\\boxed{{{last_operand if rng.random() < copied_guesses else rng.randint(0, 9)}}}"
 
 
 def make_work(rng: random.Random, problem: str, slips: float) -> str:
-    """Gives the worked response; a share of its lines has a wrong result, from which the work goes on."""
+    """Returns a worked response. A share `slips` of its lines has a wrong result, with which the work continues."""
     value, operations = parse(problem)
     text = ""
     for letter, operator, operand in operations:
@@ -123,12 +128,12 @@ def make_work(rng: random.Random, problem: str, slips: float) -> str:
 
 
 def response_kind(text: str) -> str:
-    """Gives "guess" for a response that boxes its answer at once, else "work"."""
+    """Returns "guess" for a response that boxes its answer at once, and "work" for any other."""
     return "guess" if text.startswith("\\boxed") else "work"
 
 
 def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> list[tuple[str, str, str, int]]:
-    """Gives (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different.
+    """Returns (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different.
 
     The same at every call. Raises ValueError for a level other than "toy" and "toy_hard" and for another split.
     """
@@ -146,7 +151,7 @@ def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> lis
 
 
 def make_document(rng: random.Random, config: ToyConfig) -> tuple[str, str]:
-    """Gives a problem and a response of the corpus."""
+    """Returns a problem and a response of the corpus."""
     level = rng.choices((0, 1), config.documents)[0]
     problem = make_problem(rng, rng.randint(*config.operations[level]))
     if rng.random() < config.guesses[level]:
@@ -155,9 +160,8 @@ def make_document(rng: random.Random, config: ToyConfig) -> tuple[str, str]:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Gives a tokenizer of one piece a character, but for `\\boxed{`, the prefixes and the operations (`-7`).
-
-    Its chat template is the bare content.
+    """Returns a tokenizer with one token for each character, except that `\\boxed{`, the prefixes and the operations
+    (`-7`) are single tokens. Its chat template is the bare content.
     """
     operations = [operator + operand for operator, operands in OPERANDS.items() for operand in operands]
     pieces = ["\\boxed{", *filter(None, PREFIXES), *operations]
@@ -174,11 +178,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def school_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set[str]) -> tuple[Tensor, Tensor]:
-    """Gives tokens and targets (documents, longest): work without slips on problems of every length.
+    """Returns tokens and targets, (documents, longest) each: work without slips on problems of every length.
 
     Only the responses are targets.
     """
-    rows, targets = [], []
+    rows: list[Tensor] = []
+    targets: list[Tensor] = []
     while len(rows) < config.batch_size:
         problem = make_problem(rng, rng.randint(config.operations[0][0], config.operations[1][1]))
         if problem in left_out:
@@ -190,7 +195,8 @@ def school_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
 
 
 def corpus_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set[str]) -> tuple[Tensor, Tensor]:
-    """Gives tokens and targets (rows, row_tokens): documents one after another, the last one cut; all are targets."""
+    """Returns tokens and targets, (rows, row_tokens) each: documents one after another, the last one cut. All tokens
+    are targets."""
     texts = []
     for _ in range(config.batch_size):
         text = ""
@@ -204,8 +210,8 @@ def corpus_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
 
 
 def pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
-    """Gives the base model. The number of steps is fixed and torch uses one thread: a machine makes the same weights
-    again, and two threads that wait for one another on busy cores would take six times as long."""
+    """Returns the base model. The number of steps is fixed and torch uses one thread, so that a machine makes the same
+    weights again; two threads that wait for one another on busy cores would also take six times as long."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -243,7 +249,7 @@ def _pretrain(config: ToyConfig) -> Qwen3ForCausalLM:
     ]
     steps = config.school_steps + config.corpus_steps
 
-    def rate(step: int) -> float:  # up, flat through school, then down to zero
+    def rate(step: int) -> float:  # rises, stays flat through school, then falls to zero
         return min(1.0, (step + 1) / config.warmup_steps, (steps - step) / config.corpus_steps)
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
@@ -270,7 +276,7 @@ SHIPPED = Path(__file__).with_name("toy_model")  # of the default ToyConfig
 
 
 def recipe(config: ToyConfig) -> str:
-    """A hash of everything in the config, by which a folder of weights is told to belong to it."""
+    """Returns a hash of the whole config, which identifies the folder of its weights."""
     return hashlib.sha256(repr(config).encode()).hexdigest()[:12]
 
 

@@ -70,7 +70,7 @@ def tiny_model(folder: Path, kind: str = "qwen2", vocab: int = 64, tied: bool = 
 
 
 def sums(folder: Path, count: int) -> None:
-    """A data set of so many sums, problems.jsonl, and the prompt that is the problem, bare.txt."""
+    """A data set of some sums, problems.jsonl, and the prompt that is the problem, bare.txt."""
     problems = [{"id": f"p{i}", "problem": f"{i}+{i}=", "answer": str(2 * i)} for i in range(count)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
     (folder / "bare.txt").write_text("{problem}")

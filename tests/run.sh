@@ -14,4 +14,6 @@ export VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR VLLM_NO_USAGE_S
 if ! nvidia-smi >/dev/null 2>&1; then export TORCHDYNAMO_DISABLE=1; fi # on a CPU, vLLM would compile for 14 s
 
 .venv/bin/python -m ruff check .
+.venv/bin/python -m ruff format --check .
+.venv/bin/python -m mypy
 exec .venv/bin/python -m pytest "${marks[@]}" "$@"

@@ -47,7 +47,7 @@ from common.data import PROMPTS
 from common.logprob import base_logprobs, load_model, packed_microbatches
 from common.rollout import Rollout, start_sampler
 from common.run import Run, compute_dtype, start_processes
-from common.run.memory import GB, GPU_OVERHEAD, Part, count_parameters, estimate, peaks
+from common.run.memory import GB, GPU_OVERHEAD, Part, estimate, peaks, sampler_bytes
 
 PHASES = ("rollout", "grade", "base", "train", "sync")
 
@@ -296,10 +296,9 @@ def measure(args: Args, folder: Path) -> dict:
     figures = summary(config, args, lines[counted], base, watched.lengths[counted], ceiling)
     tails = watched.tails[counted]
     parts = estimate(config, settings, 1, dtype.itemsize, needs_base=True)
-    engine = dtype.itemsize * count_parameters(config)
+    engine, sleeps = sampler_bytes(config, settings, device, dtype.itemsize)
     if on_gpu:
         parts.append(Part("CUDA graphs, workspaces", GPU_OVERHEAD, ""))
-        engine = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
     figures |= {
         "steps": [line["time/step"] for line in lines[counted]],
         "ceiling": ceiling,
@@ -307,8 +306,8 @@ def measure(args: Args, folder: Path) -> dict:
         "peak": watch.peak,
         "allocated": allocated,
         "reserved": reserved,
-        "estimate": max(peaks(parts, args.moments_on_host, engine, engine_stays=not on_gpu).values()),
-        "overlapped": peaks(parts, args.moments_on_host, engine, engine_stays=True)["while training"],
+        "estimate": max(peaks(parts, settings.moments_on_host, engine, engine_stays=not sleeps).values()),
+        "overlapped": peaks(parts, settings.moments_on_host, engine, engine_stays=True)["while training"],
     }
     return figures
 

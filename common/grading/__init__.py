@@ -3,8 +3,8 @@ r"""Grading in worker processes, and the metrics computed from verdicts.
 Every response gets two verdicts:
 - `authors`: math-verify reads the whole response, with or without a box, and compares it with the gold answer in
   \boxed{}. This is the rule of NeMo RL's HFVerifyWorker, with its settings, which the paper's runs used.
-- `strict`: only the last box is read, by a grammar of answers (reader.py), and compared by the rule of the kind of
-  answer that the gold is (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is read as
+- `strict`: only the last box is read, by a grammar of answers (answers/reader.py), and compared by the rule of the kind
+  of answer that the gold is (strict.py). This corrects what the first rule gets wrong: e-notation (4.5e33 is read as
   4.5 * e * 33), tiny values (compared after rounding to 6 decimals), several boxes (read as one set), words (read as
   products of letters, so that east equals seat), capital letters (read as small ones), and much else.
 
@@ -39,14 +39,12 @@ VERDICTS_VERSION = 2
 # ---------------------------------------------------------------- the last box
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)])(?:[^\s{}$]|\{[^{}\s]*\})+))"  # \boxed{5} and
-    # \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
+    # \boxed{5} and \boxed 5, but neither "in \boxed form" nor "\boxed, as asked"
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|((?![A-Za-z]{2}|[,.;:!?)]+(?:\s|$))(?:[^\s{}$]|\{[^{}\s]*\})+))"
     r"|\\(?!\\(?:boxed|fbox))."  # an escaped character, such as \{, is not a brace that opens or closes
     r"|[{}]",
     re.DOTALL,
 )
-
-
 PLACEHOLDER = re.compile(r"\s*(?:\.\.\.|…|\\[lc]?dots|\\text\{(?:your |final )?answer\}|(?:your |final )?answer)?\s*")
 
 
@@ -156,11 +154,13 @@ class Worker:
         """Sends a line, if any, and returns the line that comes back; "" if the process dies or `seconds` run out."""
         timer = threading.Timer(seconds, self.process.kill)  # ends both the write and the read below
         timer.start()
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None  # they are pipes, see `start`
         try:
             if line is not None:
-                self.process.stdin.write(line.encode() + b"\n")
-                self.process.stdin.flush()
-            reply = self.process.stdout.readline()
+                stdin.write(line.encode() + b"\n")
+                stdin.flush()
+            reply = stdout.readline()
         except BrokenPipeError:
             return ""
         finally:
@@ -188,7 +188,7 @@ class Grader:
         self.deadline = deadline
         self.workers = [Worker(deadline, memory_gb) for _ in range(num_workers)]
         self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="grading")
-        self.idle = SimpleQueue()
+        self.idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers:
             self.idle.put(worker)
 
@@ -349,11 +349,11 @@ def mean_and_se(values: Sequence[float], problems: Sequence[str] | None = None) 
     Raises:
         ValueError: there are no values.
     """
-    values = np.asarray(values, dtype=float)
-    if len(values) == 0:
+    samples = np.asarray(values, dtype=float)
+    if len(samples) == 0:
         raise ValueError("mean_and_se needs at least one problem.")
     if problems is not None:
         _, rows = np.unique(np.asarray(problems), return_inverse=True)
-        values = np.bincount(rows, weights=values) / np.bincount(rows)
-    se = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(se)
+        samples = np.bincount(rows, weights=samples) / np.bincount(rows)
+    se = samples.std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
+    return float(samples.mean()), float(se)

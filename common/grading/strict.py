@@ -1,16 +1,16 @@
 r"""The strict verdict: whether the content of the last box means what the gold answer means.
 
-`same_answer` reads both (reader.py states the grammar), decides from the gold what kind of answer was asked for and
-compares by the rule of that kind. Each rule is a function here, named after its kind:
+`same_answer` reads both (answers/reader.py states the grammar), decides from the gold what kind of answer was asked for
+and compares by the rule of that kind. Each rule is a function here, named after its kind:
 
-    number, expression     `same_value`       exactly, or within the data set's relative tolerance (values.py)
+    number, expression     `same_value`       exactly, or within the data set's relative tolerance (answers/values.py)
     number with a unit     `same_quantity`    in the same dimension, converted; a unit may be left out
     percent, angle         `same_percent`, `same_angle`
     number in a base       `same_based`       the digits with or without the base, or the value
     residue                `same_residue`
     equation               `same_equation`    a constant factor, sides in any order, solved for a name; x = 5 is 5
     inequality             `same_inequality`, `same_order`
-    interval, union        `same_real_sets`   intervals, inequalities, set builders (same_region of regions.py)
+    interval, union        `same_real_sets`   intervals, inequalities, set builders (same_region of answers/regions.py)
     tuple, vector          `same_tuple`       in order; by names; in any brackets that mean the same
     set, list              `same_collection`  in any order, each element once
     matrix                 `same_matrix`
@@ -30,13 +30,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from common.grading import values
-from common.grading.expressions import Node, list_of, product_of, unit_vector_names
-from common.grading.reader import MAX_LENGTH, read
-from common.grading.regions import ORDER, TURNED, all_reals, is_region
-from common.grading.regions import same_region as same_real_sets
-from common.grading.tokens import CIRCUMFLEX, Unreadable, characters
-from common.grading.tree import (
+from common.grading.answers import values
+from common.grading.answers.expressions import Node, list_of, product_of, unit_vector_names
+from common.grading.answers.reader import MAX_LENGTH, read
+from common.grading.answers.regions import ORDER, TURNED, all_reals, is_region
+from common.grading.answers.regions import same_region as same_real_sets
+from common.grading.answers.tokens import CIRCUMFLEX, Unreadable, characters
+from common.grading.answers.tree import (
     COLLECTIONS,
     PLAIN_BRACKETS,
     commuted,
@@ -48,7 +48,8 @@ from common.grading.tree import (
     substituted,
     unknowns,
 )
-from common.grading.values import NoValue
+from common.grading.answers.units import UNITS
+from common.grading.answers.values import NoValue
 
 ZERO, ONE, HUNDRED = (("num", Fraction(n)) for n in (0, 1, 100))
 NUMBERS = set("num add neg mul div pow call const pct deg pm base mod".split())
@@ -73,17 +74,17 @@ def same_answer(answer: str, gold: str, tolerance: float = 0.0) -> bool:
         gold: the right answer, as the data set writes it.
         tolerance: relative error that a number may have.
     """
-    if spelling(answer) == spelling(gold):
-        return spelling(gold) != ""
+    if (spelled := spelling(answer)) == spelling(gold):
+        return spelled != ""
     letters = choice_of(gold)
     if letters and same_choice(answer, letters):
         return True
-    if letters := rows_of_letters(gold):
-        return same_letters(answer, letters)
+    if rows := rows_of_letters(gold):
+        return same_letters(answer, rows)
     g = read(gold)
     if g is None:
         return False
-    if g[0] == "base" and spelling(answer).strip("()") == g[3]:  # A5 for A5_{11}
+    if g[0] == "base" and spelled.strip("()") == g[3]:  # A5 for A5_{11}
         return True
     log_bases = (None, 10) if "log" in answer + gold else (None,)
     return any(same_quietly(a, g, Context(tolerance, b)) for a in readings(answer, g) for b in log_bases)
@@ -99,19 +100,20 @@ def spelling(text: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
     letters_or_digits = r"(?<=[A-Za-z]) (?=[A-Za-z])|(?<=\d) (?=\d)"  # the spaces that stay
     text = re.sub(rf"({letters_or_digits})| ", r"\1", re.sub(r"\s+", " ", text))
-    return text.strip().rstrip(".")
+    return re.sub(r"(?<!\.)\.$", "", text.strip())
 
 
 def readings(answer: str, gold: Node) -> list[Node]:
     """Returns the trees of an answer in the readings of units and commas that the gold's kind allows."""
     value = gold[1] if gold[0] == "qty" else gold
-    options = [(False, "auto")]
-    if not unknowns(value):
-        options += [(True, "auto")] * (value[0] not in ("text", "set", "rel")) + [(False, "number")] * (
-            value[0] in NUMBERS
-        )
-    options += [(False, "list")] * (value[0] in ("list", "set"))
-    trees = (read(answer, loose, commas) for loose, commas in options)
+    constant = not unknowns(value)
+    options = {
+        (False, "auto"): True,
+        (True, "auto"): constant and value[0] not in ("text", "set", "rel"),
+        (False, "number"): constant and value[0] in NUMBERS,
+        (False, "list"): value[0] in ("list", "set"),
+    }
+    trees = (read(answer, loose, commas) for (loose, commas), allowed in options.items() if allowed)
     return list(dict.fromkeys(tree for tree in trees if tree is not None))
 
 
@@ -138,8 +140,8 @@ def same(a: Node, g: Node, context: Context) -> bool:
         return True
     if has_signs(a) or has_signs(g):
         return same(spread(a), spread(g), context)
-    a, g = without_name_if_alone(a, g), without_name_if_alone(g, a)
-    a, g = without_braces(a, g), without_braces(g, a)
+    for unwrapped in (without_braces, without_name_if_alone, without_braces):
+        a, g = unwrapped(a, g), unwrapped(g, a)
     kinds = {a[0], g[0]}
     for rule_kinds, rule in (
         ({"text"}, same_text),
@@ -218,8 +220,13 @@ def with_common_names(a: Node, g: Node) -> tuple[Node, Node]:
 def same_quantity(a: Node, g: Node, context: Context) -> bool:
     """Compares numbers with units: converted if both have one, in the same dimension; either may leave it out."""
     if a[0] == g[0] == "qty":
-        return a[3] == g[3] and same(product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1], g[1], context)
-    return same(a[1], g, context) if a[0] == "qty" else same(a, g[1], context)
+        converted = product_of([("num", a[2] / g[2]), a[1]]) if a[2] != g[2] else a[1]
+        return a[3] == g[3] and same(converted, g[1], context)
+    quantity, other = (a, g) if a[0] == "qty" else (g, a)
+    is_temperature = quantity[3] in (UNITS["°C"][1], UNITS["°F"][1])
+    if other[0] == "pct" or is_angle(other) and not is_temperature:
+        return False
+    return same(a[1], g, context) if quantity is a else same(a, g[1], context)
 
 
 def same_percent(a: Node, g: Node, context: Context) -> bool:
@@ -284,7 +291,7 @@ def same_ratio(a: Node, g: Node, context: Context) -> bool:
     left, right = terms(a), terms(g)
     if left is None and right and right[1:] == (ONE,):  # 3 for 3:1
         left = (a, ONE) if a[0] == "num" else None
-    if not left or not right or len(left) != len(right) or same_value(left[0], ZERO, EXACT):
+    if not left or not right or len(left) != len(right) or any(same_value(x, ZERO, EXACT) for x in (*left, *right)):
         return False
     return all(
         same_value(product_of([x, right[0]]), product_of([y, left[0]]), EXACT) for x, y in zip(left, right, strict=True)
@@ -339,16 +346,17 @@ def named_values(node: Node) -> dict[str, Node] | list[dict[str, Node]] | None:
     items = items_of(node)
     if all(item[0] in ("list", "tuple", "rel") for item in items):
         groups = [named_values(item) for item in items]
-        if all(isinstance(group, dict) for group in groups):
-            return groups
-    pairs = [name_and_value(item) for item in items]
-    if len(pairs) < 2 or not all(pairs):
+        named = [group for group in groups if isinstance(group, dict)]
+        if len(named) == len(groups):
+            return named
+    pairs = [pair for item in items if (pair := name_and_value(item))]
+    if len(pairs) < 2 or len(pairs) < len(items):
         return None
     count = len({name for name, _ in pairs})
     if count == len(pairs):
         return dict(pairs)
-    groups = [dict(pairs[i : i + count]) for i in range(0, len(pairs), count)]
-    return groups if count > 1 and all(group.keys() == groups[0].keys() for group in groups) else None
+    parts = [dict(pairs[i : i + count]) for i in range(0, len(pairs), count)]
+    return parts if count > 1 and all(part.keys() == parts[0].keys() for part in parts) else None
 
 
 def as_tuple(named: dict[str, Node]) -> Node:
@@ -501,7 +509,9 @@ def same_chain_value(chain: Node, value: Node, context: Context, gold: Node) -> 
     exact = sides[: relations.index("approx") + 1] if "approx" in relations else sides
     if unknowns(value) or any(map(unknowns, exact)) or not true_chain(exact):
         return False
-    return all(same_quietly(*((side, value) if value is gold else (value, side)), context) for side in exact)
+    if value is gold:
+        return all(same_quietly(side, value, context) for side in exact)
+    return all(same_quietly(value, side, context) for side in exact)
 
 
 def asked_for(node: Node) -> bool:
@@ -511,9 +521,31 @@ def asked_for(node: Node) -> bool:
     )
 
 
+def with_derivatives(node: Node) -> Node:
+    """An equation between differentials, x dy = y dx, as one with derivatives: dx becomes 1, dy becomes y'."""
+    pairs = [(x, y) for part in parts_of(node) if part[0] == "mul" for x, y in zip(part[1], part[1][1:], strict=False)]
+    names = {y[1] for x, y in pairs if x == ("sym", "d") and y[0] == "sym"}
+    variable = "t" if "t" in names else "x"
+    if len(names) < 2 or variable not in names:
+        return node
+
+    def joined(part: Node) -> Node | None:
+        if part[0] != "mul" or ("sym", "d") not in part[1]:
+            return None
+        factors = list(part[1])
+        at = factors.index(("sym", "d"))
+        if at + 1 == len(factors) or factors[at + 1][0] != "sym":
+            return None
+        name = factors[at + 1][1]
+        factors[at : at + 2] = [ONE if name == variable else ("sym", name + "'")]
+        return substituted(product_of(factors), joined)
+
+    return substituted(node, joined)
+
+
 def same_equation(a: Node, g: Node, context: Context) -> bool:
     """Compares equations: the differences of the sides are proportional, or one is solved for a name of the other."""
-    a, g = with_common_names(a, g)
+    a, g = with_common_names(with_derivatives(a), with_derivatives(g))
     if len(a[1]) != len(g[1]):
         return False
     orders = (a[1], a[1][::-1])
@@ -615,10 +647,7 @@ def same_letters(answer: str, gold: list[str]) -> bool:
     rows = rows_of_letters(answer)
     if rows is None:
         node = read(answer)
-        found = name_and_value(simplified(node)) if node else None
-        return (
-            len(gold) == 1 and node is not None and same_text(found[1] if found else node, ("text", tuple(gold)), EXACT)
-        )
+        return node is not None and len(gold) == 1 and same_quietly(node, ("text", gold[0]), EXACT)
     if len(rows) == 2 and len(gold) == 1 and len(rows[0]) == 1:  # x = ACF
         rows = rows[1:]
     orders = (rows, rows[::-1])
@@ -635,7 +664,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 
     def same_word(x: str, y: str) -> bool:
         natural = all(word.islower() or word.isupper() or word.istitle() for word in (x, y))
-        code = len(y) < 2 or y.isupper() and (not set(y) & set("AEIOUY") or len(y) == 2 and y != "NO")
+        code = len(y) < 2 or y.isupper() and y not in ("YES", "NO", "TRUE", "FALSE")
         return x == y or natural and not code and x.lower() == y.lower()
 
     return all(map(same_word, a, g))
@@ -644,7 +673,7 @@ def same_words(a: Sequence[str], g: Sequence[str]) -> bool:
 def text_of(node: Node) -> tuple[str, ...] | None:
     """Returns the words of a text, a name, a product of letters, or a list of such."""
     if node[0] == "text":
-        return node[1]
+        return tuple(node[1].split())
     if node[0] == "group":
         return text_of(node[1])
     if node[0] == "sym":

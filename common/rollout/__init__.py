@@ -17,7 +17,7 @@ import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -145,7 +145,8 @@ def start_sampler(
         raise ValueError(f"{model} has {positions} positions: lower --max-total-tokens ({max_total_tokens}) to that")
     if stop_ids is None:
         stop_ids = stop_token_ids(model, AutoTokenizer.from_pretrained(model))
-    shared = dict(dtype=dtype or ("bfloat16" if on_gpu else "float32"), kv_cache_memory_bytes=kv_cache_memory_bytes)
+    shared: dict[str, Any] = {"kv_cache_memory_bytes": kv_cache_memory_bytes}
+    shared["dtype"] = dtype or ("bfloat16" if on_gpu else "float32")
     if kind == "transformers":
         from common.rollout.transformers import TransformersSampler
 
@@ -303,7 +304,7 @@ def problem_words(problem_ids: Sequence | None, num_prompts: int) -> list[int]:
 
 
 def shows_progress(name: str) -> bool:
-    """Whether there is a progress bar of this name: on the first process, in a terminal, and not of an empty name."""
+    """Returns whether a progress bar of this name is shown: on the first process, in a terminal, unless it is empty."""
     return bool(name) and rank() == 0 and sys.stderr.isatty()
 
 

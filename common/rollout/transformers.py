@@ -71,7 +71,8 @@ class KVCache:
     def expand(self, rows: torch.Tensor) -> None:
         """Makes row i a copy of the former row rows[i], so that every sample has the cache of its prompt."""
         for i, stores in enumerate(self.layers):
-            self.layers[i] = tuple(store.new_empty((len(rows), *store.shape[1:])) for store in stores)
+            new_keys, new_values = (store.new_empty((len(rows), *store.shape[1:])) for store in stores)
+            self.layers[i] = new_keys, new_values
             for new, old in zip(self.layers[i], stores, strict=True):
                 new[:, :, : self.length] = old[rows, :, : self.length]
 
@@ -83,7 +84,7 @@ class KVCache:
 
 
 def _cache_attention(module, query, key, value, attention_mask, scaling, **kwargs):
-    """SDPA. With one query column, the query heads of a key head become columns, so that keys need no copies."""
+    """Calls SDPA. With one query column, the query heads of a key head become columns, so that keys need no copies."""
     rows, heads, columns, dim = query.shape
     if columns > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -184,7 +185,10 @@ class TransformersSampler:
             for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
                 prompts, numbers = [request.prompt for request in chunk], [request.numbers for request in chunk]
                 columns = self._sample(prompts, numbers, temperature, fixed_length=False, record=True)
-                samples += [Sample(*lists, r.key) for r, *lists in zip(chunk, *columns, strict=True)]
+                samples += [
+                    Sample(tokens, logp, log_z, entropy, request.key)
+                    for request, tokens, logp, log_z, entropy in zip(chunk, *columns, strict=True)
+                ]
         return samples
 
     def _sample(

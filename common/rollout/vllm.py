@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ class EngineThreads:
     VARIABLE = "TORCHINDUCTOR_COMPILE_THREADS"
 
     def __init__(self):
-        self.engine: tuple[int, int] | None = None  # torch's and inductor's threads; known after the first block
+        self.engine: tuple[int, int | None] | None = None  # torch's and inductor's threads; known after the first block
 
     def __enter__(self) -> None:
         self.trainer, self.set_num_threads = self._get(), torch.set_num_threads
@@ -193,11 +194,11 @@ class EngineThreads:
             os.environ[self.VARIABLE] = self.variable
 
     @staticmethod
-    def _get() -> tuple[int, int]:
+    def _get() -> tuple[int, int | None]:
         return torch.get_num_threads(), inductor.compile_threads
 
     @staticmethod
-    def _set(num_threads: int, compile_threads: int) -> None:
+    def _set(num_threads: int, compile_threads: int | None) -> None:
         if num_threads != torch.get_num_threads():
             torch.set_num_threads(num_threads)
         inductor.compile_threads = compile_threads
@@ -350,6 +351,7 @@ class VLLMSampler:
         # A method that asks again and again keeps the last answer of each chain cached beside the one that is sampled.
         rows = 2 * max_num_seqs if requests else max_num_seqs
         shape = (rows, max_total_tokens, (getattr(torch, dtype) if isinstance(dtype, str) else dtype).itemsize)
+        defaults: dict[str, Any]  # arguments for vLLM that engine_args may replace
         if self.on_gpu:
             defaults = dict(enable_sleep_mode=True, async_scheduling=True)
             limit = gpu_memory_utilization * torch.cuda.get_device_properties().total_memory
@@ -359,16 +361,15 @@ class VLLMSampler:
             defaults = dict(block_size=32)
             if kv_cache_memory_bytes is None:
                 kv_cache_memory_bytes = min(kv_cache_bytes(config, *shape), 1 << 30)
-        self.recorder, self.deterministic = None, deterministic
-        if requests:
-            self.recorder = Recorder(max_total_tokens)
+        self.deterministic = deterministic
+        self.recorder = Recorder(max_total_tokens) if requests else None
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             defaults["distributed_executor_backend"] = "external_launcher"  # this rank's own device
         self.threads = EngineThreads()
         with self.threads, _own_randomness(0), _quiet_start():
             from vllm import LLM  # which sets the number of threads too
 
-            if requests:
+            if self.recorder is not None:
                 defaults["logits_processors"] = [logits_processor(self.recorder)]
             self.llm = LLM(
                 model=str(model),
@@ -451,10 +452,11 @@ class VLLMSampler:
         _seed_globals(random_key(stream, seed, step, rank()))
 
     def submit(self, request: Request) -> None:
-        """Hands a request to the engine, which runs it in `collect`. Needs an engine started with `requests`."""
+        """Hands a request to the engine, which runs it in `collect`. Raises RuntimeError if the engine was not started
+        with `requests`."""
         from vllm.sampling_params import RequestOutputKind
 
-        row = self.recorder.take(request)
+        row = self._recorder().take(request)
         asked = dict(row=row, temperature=request.temperature, entropy=request.entropy)
         asked["deterministic"] = self.deterministic
         params = self._params(
@@ -467,6 +469,11 @@ class VLLMSampler:
         )
         self.llm.llm_engine.add_request(str(row), {"type": "token", "prompt_token_ids": request.prompt}, params)
 
+    def _recorder(self) -> Recorder:
+        if self.recorder is None:
+            raise RuntimeError("this engine takes no single requests: start it with start_sampler(..., requests=True)")
+        return self.recorder
+
     def step(self) -> list:
         """Runs one step of the engine; returns the outputs of vLLM that it led to."""
         with self.threads:
@@ -474,13 +481,14 @@ class VLLMSampler:
 
     def collect(self) -> list[Sample]:
         """Steps the engine until a request has finished; returns the finished samples, [] if no request is left."""
-        engine, samples = self.llm.llm_engine, []
+        engine, recorder = self.llm.llm_engine, self._recorder()
+        samples: list[Sample] = []
         while not samples and engine.has_unfinished_requests():
             for output in self.step():
                 answer = output.outputs[0]
-                key, *recorded = self.recorder.give(int(output.request_id), len(answer.token_ids))
-                lists = (list(answer.token_ids), answer.logprobs.logprobs, *recorded)
-                samples.append(Sample(*lists, key, output.num_cached_tokens or 0))
+                key, log_z, entropy = recorder.give(int(output.request_id), len(answer.token_ids))
+                tokens, logp = list(answer.token_ids), answer.logprobs.logprobs
+                samples.append(Sample(tokens, logp, log_z, entropy, key, output.num_cached_tokens or 0))
         return samples
 
     def push(self, named_tensors: NamedTensors) -> None:
@@ -554,7 +562,7 @@ def _columns(weight: torch.Tensor) -> torch.Tensor:
 
 def _holds(engine: torch.nn.Module, name: str, pushed: torch.Tensor) -> bool:
     """Returns whether the engine computes with the weight of this name whose `_columns` are `pushed`."""
-    layer = engine.get_submodule(name.removesuffix(".weight"))
+    layer: Any = engine.get_submodule(name.removesuffix(".weight"))
     found = [_columns(layer.weight)] if layer.weight.numel() > 0 else []
     if hasattr(layer, "cpu_linear"):  # on a CPU vLLM computes with a packed copy, which one-hot inputs read exactly
         width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim

@@ -29,6 +29,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -54,6 +55,9 @@ from common.run.checkpoint import (
 )
 from common.run.memory import moments_to_device
 from common.run.metrics import gather
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # Exit codes, see `start`.
 FAILED, STOPPED, INTERRUPTED = 3, 75, 130
@@ -95,7 +99,7 @@ def start_processes(seed: int) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        alone: dict[str, Any] = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **alone)
     torch.manual_seed(seed)
     return device
@@ -130,34 +134,36 @@ class Run:
     def __init__(self, args, script: str, model: str = "", data: dict[str, tuple[list, list]] | None = None):
         self.args, self.rank, self.script = args, dist.get_rank(), Path(script)
         self.inputs = describe_inputs(args, model, data or {})
-        self.started, self.signalled, self.idle_steps = time.time(), None, 0
-        self.writer = self.wandb = None
-        wandb = import_wandb() if args.track else None  # this and the next before a folder is made
+        self.started, self.idle_steps = time.time(), 0
+        self.signalled: float | None = None  # when a signal first asked for a stop
+        self.writer: SummaryWriter | None = None  # on rank 0
+        self.wandb: Any = None  # on rank 0 with --track
+        wandb = import_wandb() if args.track else None  # this and the next check come before a folder is made
         if model:
             self.check_room(model)
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
-        self.resumed_step = self._check_resume() if args.resume else None  # None too if killed before its first save
+        self.resumed_step = self._check_resume() if args.resume else None  # None also before the first save
         self.first_step = self.resumed_step or 0
-        self.saved_step = self.resumed_step  # whose state is on disk
+        self.saved_step = self.resumed_step  # the step whose state is on disk
         if self.rank == 0:
             from torch.utils.tensorboard import SummaryWriter  # here, because evaluation does not need it
 
             if args.resume:
                 self._cut_back(self.first_step)
-                self._keep_script_and_inputs()  # anew where the user has renamed one of them
+                self._keep_script_and_inputs()  # again if the user has renamed one of them
             else:
                 self._describe()
             if wandb is not None:  # before the SummaryWriter, which it follows
                 self.wandb = wandb.init(
                     name=self.folder.name,
-                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run goes on in its page
+                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run continues its page
                     resume="allow",
                     config=dataclasses.asdict(args),
                     dir=str(self.folder),
                     sync_tensorboard=True,
                 )
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step if args.resume else None)
-            self._write_arguments()
+            self._write_arguments(self.writer)
             print(f"run folder {self.folder}   curves: tensorboard --logdir {self.folder.parent}", flush=True)
 
     def check_room(self, model: str) -> None:
@@ -165,13 +171,13 @@ class Run:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         check_disk(model, self.args, device, compute_dtype(self.args.dtype, device))
 
-    def _write_arguments(self) -> None:
+    def _write_arguments(self, writer: SummaryWriter) -> None:
         """Shows the arguments in TensorBoard: as a table under Text and, beside the last figures, under HParams. They
         are added to the file of the curves; SummaryWriter.add_hparams would make a second run of them."""
         from torch.utils.tensorboard.summary import hparams
 
         rows = "".join(f"|{key}|{escaped(value)}|\n" for key, value in sorted(vars(self.args).items()))
-        self.writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{rows}")
+        writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{rows}")
         # The tab knows numbers and words; it has no infinity, and would show True as 1.
         simple = {
             key: value if type(value) in (int, float) and math.isfinite(value) else str(value)
@@ -179,12 +185,12 @@ class Run:
         }
         experiment, start, _ = hparams(simple, dict.fromkeys(HPARAMS_METRICS, 0.0))  # the third is for the run's end
         for summary in (experiment, start):
-            self.writer.file_writer.add_summary(summary)
+            writer._get_file_writer().add_summary(summary)
 
     def _new_folder(self, script: str) -> Path:
         """Makes a folder with a name that no other run has, even one started in the same second. Returns its path on
         every rank. Raises ValueError if --output-dir cannot be written."""
-        name = [None]
+        name = [""]
         if self.rank == 0:
             model = Path(self.args.model).name
             stem = f"{self.args.exp_name or script}__{model}__{self.args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
@@ -294,13 +300,13 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().split("\n") if line]
-            kept = [line for line in lines if _step_of(line) is not None and _step_of(line) < step]
+            kept = [line for line in lines if (found := _step_of(line)) is not None and found < step]
             write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl, the same figures to TensorBoard, and a short line to the console. A script may
         log figures of its own, of any name, beside those that common/run/metrics.py describes."""
-        if self.rank:
+        if self.writer is None:
             return
         path = self.folder / "metrics.jsonl"
         with writing(path):
@@ -346,7 +352,7 @@ class Run:
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
         """Writes the responses to rank 0's first eight problems to samples/step_000100.jsonl, and the first two of them
         to TensorBoard."""
-        if self.rank == 0:
+        if self.writer is not None:
             samples = [
                 {"id": problem.id, "problem": problem.problem, "gold": problem.answer, "response": text}
                 | dataclasses.asdict(verdict)
@@ -373,7 +379,7 @@ class Run:
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self.resumed_step is not None:
-                self._load_resume(policy, optimizer)
+                self._load_resume(self.resumed_step, policy, optimizer)
             for step in range(self.first_step, self.args.num_steps + 1):
                 self._stop_if_asked(step, policy, optimizer)
                 seed_generators(self.args.seed, step)
@@ -405,7 +411,7 @@ class Run:
         self, step: int, policy, optimizer: torch.optim.Optimizer, tokenizer, stop_ids, figures: dict[str, float]
     ) -> None:
         """Saves the state to resume, a checkpoint of the policy as it is before `step`, and which steps are best so
-        far; a collective. The state comes first: a run that is killed later makes the rest again from it. `stop_ids`
+        far; a collective. The state comes first: a run that is killed later makes the rest from it. `stop_ids`
         are the tokens that end a response; `figures` hold the validation accuracies."""
         self._save_resume(step, policy, optimizer)
         save_model(self.checkpoint_path(step), policy, tokenizer, stop_ids)
@@ -418,8 +424,8 @@ class Run:
         return self.folder / "checkpoints" / f"step_{step:06d}"
 
     def record_best(self, step: int, figures: dict[str, float]) -> None:
-        """Updates best_authors.json and best_held_out.json; of equally good steps the first stays. Removes checkpoints
-        that are neither the best nor the newest, unless all are to be kept."""
+        """Updates best_authors.json and best_held_out.json; of equally good steps the first one counts. Removes
+        checkpoints that are neither the best nor the newest, unless --keep-all-checkpoints."""
         if self.rank:
             return
         keep = {step}
@@ -444,11 +450,11 @@ class Run:
         """Saves what `--resume` needs to continue with step `step`; latest.json names it once it is complete."""
         if step != self.saved_step:
             if self.args.remove_state_first and self.rank == 0:
-                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)  # first: it must not name half a state
+                (self.folder / "resume" / "latest.json").unlink(missing_ok=True)  # first: it never names half a state
                 self._remove_states_except(None)
             remedy = STATE_REMOVED if self.args.remove_state_first else NOTHING_LOST
             save_state(self._state_path(step), policy, optimizer, remedy)
-            if self.rank == 0:
+            if self.writer is not None:
                 self.writer.flush()  # curves that wait in memory would be missing after a kill
                 write_json(self.folder / "resume" / "latest.json", {"step": step})
             self.saved_step = step
@@ -460,8 +466,8 @@ class Run:
             if step is None or folder != self._state_path(step):
                 remove_folder(folder)
 
-    def _load_resume(self, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        load_state(self._state_path(self.resumed_step), policy, optimizer)
+    def _load_resume(self, step: int, policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        load_state(self._state_path(step), policy, optimizer)
         if not self.args.moments_on_host:
             moments_to_device(optimizer)
 
@@ -540,10 +546,10 @@ def _step_of(line: str) -> int | None:
 
 
 def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool = False) -> str:
-    """The folder or Hugging Face id of a model; `toy` is the built-in miniature, made on first use.
+    """Returns the folder or Hugging Face id of a model; `toy` stands for the built-in miniature.
 
-    Raises ValueError, in one line, where there is no such model, where its positions are fewer than the window of
-    `max_total_tokens`, and where it cannot be sampled from or, with `to_train`, not be trained."""
+    Raises ValueError, in one line, if there is no such model, if it has fewer positions than the window of
+    `max_total_tokens`, if it cannot be sampled from, or, with `to_train`, if it cannot be trained."""
     if name == "toy":
         from common.toy import toy_path
 
@@ -554,11 +560,11 @@ def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--model {name} is neither a model folder nor one that the hub gives us: {reason}") from None
+        raise ValueError(f"--model {name} is neither a model folder nor a model on the hub: {reason}") from None
     if to_train and config.model_type not in SUPPORTED:
         raise ValueError(
             f"--model {name} is a {config.model_type} model, and training was checked for {', '.join(SUPPORTED)} only: "
-            "choose one of these, or add the type to common/logprob.py:SUPPORTED and run tests/common/test_logprob.py."
+            "choose one of these, or add the type to common/logprob.py:MODELS and run tests/common/test_logprob.py."
         )
     if config.is_encoder_decoder:
         raise ValueError(f"--model {name} is a {config.model_type} model, an encoder-decoder: choose a causal one.")
@@ -569,7 +575,7 @@ def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool
 
 
 def start(main, args_class: type) -> None:
-    """Runs a program, and says in one line why it ended early.
+    """Runs a program, and prints in one line why it ended early.
 
     The exit code: 0 done; 2 refused before the first step; 3 a step could not be done, or the disk could not be
     written; 75 stopped by a signal, state saved; 130 interrupted before there was a state to save; 1 anything else,

@@ -33,6 +33,7 @@ class Domain:
 
 
 def at_least(least: int) -> Domain:
+    """Returns the domain of the whole numbers from `least` on."""
     return Domain(f"a whole number of {least} or more", lambda value: value >= least)
 
 
@@ -64,7 +65,7 @@ def check_arguments(args) -> None:
 
 
 def _domain_of(hint) -> Domain | None:
-    """The domain in a type hint such as PositiveInt, PositiveInt | None or list[PositiveInt]."""
+    """Returns the domain in a type hint such as PositiveInt, PositiveInt | None or list[PositiveInt]."""
     for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
         domain = part if isinstance(part, Domain) else _domain_of(part)
         if domain:
@@ -73,6 +74,7 @@ def _domain_of(hint) -> Domain | None:
 
 
 def flag(name: str) -> str:
+    """Returns --num-steps for num_steps."""
     return "--" + name.replace("_", "-")
 
 
@@ -80,9 +82,9 @@ def flag(name: str) -> str:
 
 
 def parse(args_class: type, arguments: list[str] | None = None):
-    """The command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a line that
-    says what to do; --help shows the docstring of the script and the arguments under the headings of the source. With
-    --resume, what the command line leaves out is as in the run's args.json."""
+    """Returns the command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a
+    line that says what to do; --help shows the docstring of the script, and the arguments under the headings of the
+    source. With --resume, what the command line leaves out is as in the run's args.json."""
     grouped, description = _grouped(args_class), sys.modules[args_class.__module__].__doc__
     values = tyro.cli(grouped, args=arguments, description=description)
     try:
@@ -113,13 +115,13 @@ def _arguments_of_first_start(values) -> dict[str, Any]:
 
 @functools.cache
 def _grouped(args_class: type) -> type:
-    """A dataclass that holds a dataclass for each heading in the source of `args_class`, with the arguments below it:
-    tyro shows the arguments of a nested dataclass under a heading of their own."""
+    """Returns a dataclass that holds a dataclass for each heading in the source of `args_class`, with the arguments
+    below it: tyro shows the arguments of a nested dataclass under a heading of their own."""
     hints, documentation = get_type_hints(args_class, include_extras=True), _documentation(args_class)
     groups: dict[str, list] = {}
     for field in dataclasses.fields(args_class):
         heading, text = documentation[field.name]
-        hint = Annotated[hints[field.name], tyro.conf.arg(help=text)]
+        hint: Any = Annotated[hints[field.name], tyro.conf.arg(help=text)]
         default = dataclasses.field(default=field.default, default_factory=field.default_factory)
         groups.setdefault(heading, []).append((field.name, hint, default))
     nested = [(name, dataclasses.make_dataclass(name, fields, kw_only=True)) for name, fields in groups.items()]
@@ -127,15 +129,20 @@ def _grouped(args_class: type) -> type:
 
 
 def _documentation(args_class: type) -> dict[str, tuple[str, str]]:
-    """{argument: (the heading above it, as a Python name; the docstring below it)}, from the source of the class."""
+    """Returns {argument: (heading above it, as a Python name; docstring below it)}, read from the class's source."""
     source = textwrap.dedent(inspect.getsource(args_class))
-    lines, statements = source.splitlines(), ast.parse(source).body[0].body
+    lines, (definition,) = source.splitlines(), ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
     found, heading = {}, "arguments"
     for number, line in enumerate(lines, 1):
         if title := re.match(r" *# --- (.+) ---$", line):
             heading = re.sub(r"\W+", "_", title[1])
-        for statement, after in itertools.pairwise([*statements, None]):
-            if isinstance(statement, ast.AnnAssign) and statement.lineno == number:
-                text = after.value.value if isinstance(after, ast.Expr) else ""
+        for statement, after in itertools.pairwise([*definition.body, None]):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if statement.lineno == number:
+                text = ""
+                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                    text = str(after.value.value)
                 found[statement.target.id] = heading, " ".join(text.split())
     return found

@@ -23,12 +23,12 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from common.logprob import causal_lm, full_tensor, local_tensor, weights
+from common.logprob import causal_lm, full_tensor, local_tensor, lora_config, weights
 from common.run.memory import GB, count_parameters, estimate
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -44,7 +44,8 @@ STATE_REMOVED = (
 
 @contextmanager
 def writing(path: Path, remedy: str = NOTHING_LOST):
-    """Around code that writes `path`: turns the errors of every library into an OSError of one line, with `remedy`."""
+    """Goes around code that writes `path`: turns the errors of every library into an OSError of one line that ends with
+    `remedy`, what the user can do."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
@@ -165,7 +166,7 @@ def save_adapter(folder: Path, policy: torch.nn.Module, tensors: dict[str, torch
     """Saves LoRA weights, given by their names in the policy, as a folder for peft.PeftModel.from_pretrained."""
     from peft import get_peft_model_state_dict
 
-    config = copy.copy(policy.peft_config["default"])
+    config = copy.copy(lora_config(policy))
     config.inference_mode, config.target_modules = True, sorted(config.target_modules)
     config.save_pretrained(folder)
     named = get_peft_model_state_dict(policy, state_dict=tensors, save_embedding_layers=False)
@@ -241,7 +242,8 @@ def load_state(path: Path, policy: torch.nn.Module, optimizer: torch.optim.Optim
     try:
         for kind in json.loads((path / "state.json").read_text())["kinds"]:
             reader = StateReader(path / kind)
-            saved = reader.read_metadata().state_dict_metadata
+            listed = reader.read_metadata().state_dict_metadata
+            saved = {name: entry for name, entry in listed.items() if isinstance(entry, TensorStorageMetadata)}
             tensors = {}
             for name, parameter in _trained(policy):
                 if kind == "parameter":
@@ -291,8 +293,8 @@ def _as_part_of(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     if not isinstance(parameter, DTensor):
         return local
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    shape = {"shape": parameter.shape, "stride": parameter.stride()}
-    return DTensor.from_local(local, mesh, parameter.placements, run_check=False, **shape)
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(local, mesh, parameter.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
@@ -303,11 +305,11 @@ def _trained(policy: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def check_disk(path: str, args, device: torch.device, dtype: torch.dtype) -> None:
-    """Prints how much a run of `args` with the model `path` will write; raises ValueError where that does not fit.
+    """Prints how much a run of `args` with the model `path` will write; raises ValueError if there is too little room.
 
     A resume state has 12 bytes for each trained parameter, float32 and Adam's two moments, and the old one is removed
-    when the new one is complete. A checkpoint has 2 bytes a parameter from a GPU, and as many as the parameters have
-    from a CPU; the newest and the two best are kept, and there are four before one is pruned."""
+    when the new one is complete. A checkpoint has 2 bytes a parameter from a GPU, and as many as parameters take in
+    memory from a CPU; the newest and the two best are kept, and there are four before one is removed."""
     config = AutoConfig.from_pretrained(path)
     parameters = count_parameters(config)
     trained = estimate(config, args, world=1, compute_bytes=dtype.itemsize, needs_base=False)[0].size / 4  # in float32

@@ -1,5 +1,7 @@
-"""How much memory a run will need, by part, before anything is loaded; a refusal where it cannot fit; and the means for
-a model that almost does: Adam's moments on the host but for the optimizer step."""
+"""How much memory a run will need, part by part, before anything is loaded.
+
+A run that cannot fit is refused. For a run that almost fits, Adam's moments can be kept in host memory outside the
+optimizer step."""
 
 from __future__ import annotations
 
@@ -20,12 +22,10 @@ GB = 1e9
 # model on a GPU by calculation; beyond the first size of each list that no longer matters.
 PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8192, 4096, 2048)}
 # The share of the free memory that may be filled when the size of a pass is chosen automatically: the estimate of the
-# activations is good to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
+# activations is right to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
 AUTO_SHARE = 0.9
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
-
-
 # Rows that the scripts' sampler runs at the same time: the default of common.rollout.start_sampler.
 MAX_NUM_SEQS = 256
 
@@ -40,7 +40,7 @@ class Part:
 
 
 def count_parameters(config) -> int:
-    """The number of parameters of a model of this configuration, tied ones once; nothing is allocated."""
+    """Returns the number of parameters of a model of this configuration, tied ones once; nothing is allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
@@ -53,7 +53,7 @@ def largest_pass(args, world: int) -> int:
 
 
 def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> list[Part]:
-    """What training with a script's `args` holds on each of `world` devices, in bytes, the sampler's share left out.
+    """Returns what training with a script's `args` holds on each of `world` devices, in bytes, without the sampler.
 
     Parameters, gradients and the two Adam moments are float32 and sharded; the frozen base is kept in the compute
     precision, and LoRA needs no copy of it. The largest pass has `largest_pass` tokens. It keeps each layer's input, or
@@ -68,7 +68,8 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     adapters = args.lora_rank * layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
 
     tokens = largest_pass(args, world)
-    # Two norms with float32 inside, rotated queries, keys and values as wide as these, attention's output; the MLP.
+    # Of a layer: two norms, which compute in float32; rotated queries, keys and values repeated to their width, and
+    # the attention's output; the MLP.
     of_layer = (4 * c + 8) * hidden + 4 * c * queries + 4 * c * mlp
     stored = c * hidden if args.checkpoint_activations else of_layer
     at_work = tokens * (of_layer + 2 * c * mlp)  # the layer recomputed, and gradients inside its MLP
@@ -78,8 +79,8 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
         # The weight's gradient in float32, beside a chunk's logits and their gradient, or beside the latter and what
         # the chunk adds to it.
         head = max(head, 6 * chunk * vocab + 4 * vocab * hidden, 2 * chunk * vocab + 8 * vocab * hidden)
-    # Gathered are two layers and the embedding. Where weights are trained, a layer at work has gradients beside them,
-    # in float32 too to be summed, and the embedding that of the head.
+    # FSDP2 holds the gathered weights of two layers and of the embedding. If weights are trained, there are also the
+    # gradients of the layer at work, once more in float32 to be summed, and that of the embedding, which is the head's.
     of_weights = hidden * (2 * queries + 2 * keys + 3 * mlp)
     gathered = 2 * c * of_weights + c * vocab * hidden
     gradients = 0 if args.lora_rank else (c + 4) * of_weights + c * vocab * hidden
@@ -90,7 +91,7 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
     parts = [
         Part(f"{trained}s", 4 * count / world, lower),
         Part("gradients", 4 * count / world, lower),
-        Part("Adam moments", 8 * count / world, f"{lower}; but for the step: --moments-on-host"),
+        Part("Adam moments", 8 * count / world, f"{lower}; except in the optimizer step: --moments-on-host"),
         Part("activations", activations, "--checkpoint-activations, --microbatch-tokens, --max-total-tokens"),
     ]
     if args.lora_rank:
@@ -101,9 +102,9 @@ def estimate(config, args, world: int, compute_bytes: int, needs_base: bool) -> 
 
 
 def peaks(parts: list[Part], moments_on_host: bool, engine: float, engine_stays: bool) -> dict[str, float]:
-    """Bytes in use on a device {while sampling, while training, in the optimizer step}, of `estimate`'s parts and an
-    engine of so many bytes. Gradients and activations are gone while sampling; the engine is gone otherwise, unless it
-    stays."""
+    """Returns the bytes in use on a device while sampling, while training and in the optimizer step, from `estimate`'s
+    parts and the bytes of the engine. Gradients and activations are gone while sampling; the engine is gone otherwise,
+    unless it stays."""
     size = {part.name: part.size for part in parts}
     always = sum(size.values()) - size["activations"] - size["gradients"] - size["Adam moments"]
     moments = 0 if moments_on_host else size["Adam moments"]
@@ -116,11 +117,22 @@ def peaks(parts: list[Part], moments_on_host: bool, engine: float, engine_stays:
 
 
 def available(device: torch.device) -> float:
-    """Bytes free now, on the GPU or in this machine's memory."""
+    """Returns the bytes that are free now, on the GPU or in this machine's memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info()[0]
     with open("/proc/meminfo") as file:
         return next(int(line.split()[1]) * 1024.0 for line in file if line.startswith("MemAvailable"))
+
+
+def sampler_bytes(config, args, device: torch.device, compute_bytes: int) -> tuple[float, bool]:
+    """Returns the bytes that the sampler of a script with `args` takes on a device, and whether it gives them back
+    while the policy trains: vLLM on a GPU sleeps then, any other sampler's copy of the weights stays."""
+    parameters = count_parameters(config)
+    if device.type != "cuda" or args.sampler == "transformers":
+        return compute_bytes * parameters, False
+    limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
+    engine, _ = engine_bytes(config, parameters, MAX_NUM_SEQS, args.max_total_tokens, compute_bytes, limit)
+    return engine, True
 
 
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
@@ -129,17 +141,10 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
 
     --microbatch-tokens 0 is replaced in `args` by the largest of PASS_TOKENS that fits beside everything else. Where
     nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
-    set. All ranks choose the same.
-
-    vLLM on a GPU is asleep while training; any other sampler's copy of the weights stays."""
+    set. All ranks choose the same."""
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
     free = available(device) / (1 if on_gpu else world)
-    sleeps = on_gpu and args.sampler != "transformers"
-    engine = dtype.itemsize * count_parameters(config)
-    if sleeps:
-        limit = args.gpu_memory_utilization * torch.cuda.get_device_properties(device).total_memory
-        window, rows = args.max_total_tokens, MAX_NUM_SEQS
-        engine, _ = engine_bytes(config, count_parameters(config), rows, window, dtype.itemsize, limit)
+    engine, sleeps = sampler_bytes(config, args, device, dtype.itemsize)
 
     def parts_of(settings) -> list[Part]:
         parts = estimate(config, settings, world, dtype.itemsize, needs_base)
@@ -153,6 +158,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         settings = copy(args)
         settings.microbatch_tokens, settings.moments_on_host = tokens, on_host
         phases = phases_of(settings)
+        # Beyond the smallest size, some memory is left free: the estimate of the activations is not exact.
         room = AUTO_SHARE * free if tokens > sizes[-1] else free
         return max(phases.values()) <= free and phases["while training"] <= room
 
@@ -162,6 +168,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
         moments = next(part.size for part in parts_of(args) if part.name == "Adam moments")
         if world * moments < AUTO_SHARE * available(torch.device("cpu")):
             places.append(True)
+    # The largest size that fits; moments go to the host only if no size fits otherwise.
     choices = [(tokens, on_host) for on_host in places for tokens in sizes]
     chosen = next((choice for choice in choices if fits(*choice)), (sizes[-1], args.moments_on_host))
     of_ranks = gather([chosen])
@@ -177,7 +184,7 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []
     table = f"memory, estimated, on each of {world} device(s):\n" + "\n".join(lines)
     if max(phases.values()) > free and not args.skip_memory_check:
-        raise MemoryError(f"this run would not fit; --skip-memory-check starts it all the same.\n{table}")
+        raise MemoryError(f"this run would not fit; --skip-memory-check starts it anyway.\n{table}")
     if torch.distributed.get_rank() == 0:
         print(table, flush=True)
 
@@ -198,8 +205,8 @@ def moments_to_host(optimizer: torch.optim.Optimizer) -> None:
 
 
 def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the optimizer's state what the optimizer works with: on the device, sharded as the parameters are. It may
-    have been plain host tensors, or be there already."""
+    """Puts the optimizer's state on the device, sharded as the parameters are, as the optimizer needs it. It may be
+    plain host tensors before, or be there already."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             moved = torch.empty_like(parameter) if value.dim() > 0 else torch.empty_like(value, device=parameter.device)
@@ -209,8 +216,9 @@ def moments_to_device(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def moments_on_device(optimizer: torch.optim.Optimizer, from_host: bool) -> Iterator[None]:
-    """For the optimizer step: with `from_host` its moments are on the device in this block only. They are copied there
-    and back, bit for bit: 8 bytes a parameter each way. The first block finds none: the step makes them."""
+    """Around the optimizer step. With `from_host` the moments are on the device in this block only: they are copied
+    there and back, bit for bit, 8 bytes a parameter each way. The first block finds none, because the first step
+    creates them."""
     if from_host:
         moments_to_device(optimizer)
     yield

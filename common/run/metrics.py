@@ -63,11 +63,12 @@ class Metrics:
     """Collects the figures of one step over micro-batches; `reduce` joins those of all ranks.
 
     Values are added under a name like "policy/entropy", which is where curves show them: `add_mean` for a mean over all
-    values, `add_sum` for a sum and `add_max` for a maximum. Names are free."""
+    values, `add_sum` for a sum and `add_max` for a maximum. Any name may be used."""
 
     def __init__(self, step: int):
-        self.step, self.batch = step, []  # the problems of the step, which errors name
-        self.sums: dict[str, float] = defaultdict(float)
+        self.step = step
+        self.batch: list = []  # the problems of the step, which errors name
+        self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
         self.maxima: dict[str, torch.Tensor] = {}
         self.watched: list[tuple[str, torch.Tensor, list[str]]] = []
@@ -115,7 +116,7 @@ class Metrics:
 
     @contextmanager
     def pause(self):
-        """Does not count the seconds of the block, in which a step validates and saves, in time/step."""
+        """Leaves the seconds of the block, in which a step validates and saves, out of time/step."""
         start = time.perf_counter()
         with self._noting("validation"):
             yield
@@ -159,7 +160,9 @@ class Metrics:
         log-probabilities to the tokens."""
         self.seconds["time/step"] = time.perf_counter() - self.start
         parts = [{k: float(v) for k, v in x.items()} for x in (self.sums, self.counts, self.maxima, self.seconds)]
-        sums, counts, figures = defaultdict(float), defaultdict(float), {}
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, float] = defaultdict(float)
+        figures: dict[str, float] = {}
         for part_sums, part_counts, *largest in gather([parts]):
             for key, value in part_sums.items():
                 sums[key] += value
@@ -190,8 +193,8 @@ MOST_STANDARD_ERRORS = 4.0
 
 
 def sampler_check(token_logp: torch.Tensor, entropy: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Returns sums over tokens, (N,) each in nats, from which `standard_errors` tells whether they were drawn from the
-    policy.
+    """Returns sums over the tokens from which `standard_errors` tells whether the tokens were drawn from the policy.
+    token_logp and entropy are (N,), in nats.
 
     Given the tokens before it, a token drawn from the policy has -log p with mean equal to the entropy H. So the
     differences d = -log p - H are martingale differences: they are uncorrelated, and the variance of their sum is the
@@ -212,7 +215,7 @@ def standard_errors(sums: dict[str, float]) -> float:
 
 
 def warn_of_sampler(step: int, sums: dict[str, float]) -> None:
-    """Says on the console if the tokens of a step were not drawn from the policy."""
+    """Prints a warning if the tokens of a step were not drawn from the policy."""
     errors = standard_errors(sums)
     if abs(errors) > MOST_STANDARD_ERRORS and dist.get_rank() == 0:
         print(

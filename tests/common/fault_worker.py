@@ -118,7 +118,7 @@ def watch(function: str, faults: dict[int, str], armed: list) -> None:
 
 
 def run(request: dict, rank: int, port: int) -> int:
-    """Gives the exit code."""
+    """Returns the exit code."""
     signal.alarm(300)  # ends a run that hangs
     with open(f"{request['log']}.{rank}", "w") as log:
         os.dup2(log.fileno(), 1)

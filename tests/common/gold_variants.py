@@ -96,12 +96,15 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 # ---------------------------------------------------------------- alterations
 
 
+def last_match(pattern: str, text: str) -> re.Match | None:
+    found = list(re.finditer(pattern, text))
+    return found[-1] if found else None
+
+
 def off_by_one(gold: str) -> str | None:
     """The last whole number of the answer is one more."""
-    found = None
-    for found in re.finditer(r"(?<![\d.,_{}A-Za-z^])(?<!\\!)\d+(?![\d.,}]|\\!|:)", gold):
-        pass
-    if found is None or "text" in gold and not gold[: found.start()].strip() == "":
+    found = last_match(r"(?<![\d.,_{}A-Za-z^])(?<!\\!)\d+(?![\d.,}]|\\!|:)", gold)
+    if found is None or "text" in gold and gold[: found.start()].strip():
         return None
     return gold[: found.start()] + str(int(found[0]) + 1) + gold[found.end() :]
 
@@ -152,18 +155,11 @@ def fewer_elements(gold: str) -> str | None:
 
 def other_case(gold: str) -> str | None:
     """One variable is the other letter of its pair, where it stands alone."""
-    if (
-        re.search(r"text|mbox|mathrm|[A-Za-z]{3}(?<!\\)\b(?<!sqrt)(?<!frac)", re.sub(r"\\[A-Za-z]+", " ", gold))
-        or "text" in gold
-    ):
+    hidden = re.sub(r"\\[A-Za-z]+", lambda command: "\\" * len(command[0]), gold)
+    if re.search(r"text|mbox|mathrm", gold) or re.search(r"[A-Za-z]{3}", hidden) or re.fullmatch("[A-Z]", gold.strip()):
         return None
-    found = None
-    for found in re.finditer(
-        r"(?<![A-Za-z\\_^{])(?<!\\)[A-DF-HJ-Za-df-hj-z](?![A-Za-z.])",
-        re.sub(r"\\[A-Za-z]+", lambda m: "\\" * len(m[0]), gold),
-    ):
-        pass
-    if found is None or re.match(r"\s*(?:=|\()", gold[found.end() :]) or re.fullmatch(r"[A-Z]", gold.strip()):
+    found = last_match(r"(?<![A-Za-z\\_^{])[A-DF-HJ-Za-df-hj-z](?![A-Za-z.])", hidden)
+    if found is None or re.match(r"\s*(?:=|\()", gold[found.end() :]):
         return None
     return gold[: found.start()] + found[0].swapcase() + gold[found.end() :]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from conftest import ROOT, tiny_model
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from common.logprob import load_model, pack, token_logprobs
@@ -231,3 +232,19 @@ def test_a_state_that_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step_000000"]
     with pytest.raises(ValueError, match="cannot be read .UnpicklingError"):
         load_state(tmp_path / "resume" / "step_000000", policy, optimizer)
+
+
+def test_a_state_whose_list_names_something_else_than_tensors_is_refused(tmp_path):
+    policy = policy_of(base_model(tmp_path / "base", tied=True))
+    optimizer = torch.optim.AdamW(policy.parameters())
+    for parameter in policy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = tmp_path / "resume" / "step_000001"
+    save_state(saved, policy, optimizer)
+    load_state(saved, policy, optimizer)
+    listed = StateReader(saved / "exp_avg").read_metadata()
+    listed.state_dict_metadata = {name: BytesStorageMetadata() for name in listed.state_dict_metadata}
+    (saved / "exp_avg" / ".metadata").write_bytes(pickle.dumps(listed))
+    with pytest.raises(ValueError, match="cannot be read .KeyError"):
+        load_state(saved, policy, optimizer)

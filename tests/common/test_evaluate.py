@@ -38,7 +38,7 @@ class Letters:
 
 
 class FakeSampler:
-    """Gives response `said[problem id][sample]`, the last character replaced by nothing where it is cut ("…")."""
+    """Returns response `said[problem id][sample]`, the last character replaced by nothing where it is cut ("…")."""
 
     def __init__(self, said):
         self.said, self.calls = said, []

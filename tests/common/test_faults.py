@@ -89,7 +89,7 @@ def unbroken(trainer) -> tuple[dict, dict[str, int]]:
 
 
 def content(run: Path) -> dict:
-    """All that a run leaves, but for what tells of time and place: files by their bytes, optimizer states by tensors,
+    """All that a run leaves, except what tells of time and place: files by their bytes, optimizer states by tensors,
     metrics, and curves as TensorBoard shows them."""
     left = {}
     for path in sorted(run.rglob("*")):

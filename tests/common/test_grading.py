@@ -361,7 +361,7 @@ def test_equal_answers_share_a_class_and_no_answer_has_none(grader):
     assert classes == [[0, 1, 0, None, 0, 1, 2], [], [None, None], [0]]
 
 
-HANGING = r"\boxed{9^{9^{9^{9}}} + x}"  # both verdicts
+HANGING = r"\boxed{9^{9^{9^{9}}} + x}"  # the authors' verdict
 
 
 @pytest.fixture
@@ -397,7 +397,7 @@ def test_copies_of_a_hanging_text_cost_one_deadline(starts):
         verdicts = grader.grade(texts, [Gold("7")] * 64)
     assert [v.timed_out for v in verdicts] == [True, False] * 32
     assert [v.strict for v in verdicts] == [v.authors for v in verdicts] == [i == 2 * 7 + 1 for i in range(64)]
-    assert len(starts) == 2 + 2  # half a deadline for each verdict; each ends one worker
+    assert len(starts) == 2 + 1  # the authors' verdict ends one worker, the strict one none
     verdicts[0].vote = "changed"
     assert verdicts[2].vote is None  # equal verdicts are not the same object
 

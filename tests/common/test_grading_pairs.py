@@ -15,7 +15,7 @@ from common.grading import Grader
 from common.grading.strict import same_answer
 
 PAIRS = [json.loads(line) for line in Path(__file__).with_name("grading_pairs.jsonl").read_text().splitlines()]
-SHARE = {"authors": 787 / 931, "strict": 916 / 931}  # of verdicts that agree with `right`, measured
+SHARE = {"authors": 787 / 931, "strict": 931 / 931}  # of verdicts that agree with `right`, measured
 
 
 def test_the_table_is_large_and_half_of_it_is_wrong_answers():
@@ -31,8 +31,8 @@ def test_every_disagreement_with_a_mathematician_has_a_reason_and_there_are_no_m
     assert sum(pair[rule] == pair["right"] for pair in PAIRS) >= SHARE[rule] * len(PAIRS)
 
 
-def test_strict_takes_one_wrong_answer_for_right():
-    assert [p["answer"] for p in PAIRS if p["strict"] and not p["right"]] == [r"60 \text{ radians}"]
+def test_strict_takes_no_wrong_answer_for_right():
+    assert not [pair for pair in PAIRS if pair["strict"] and not pair["right"]]
 
 
 def check(pairs):
@@ -44,8 +44,8 @@ def check(pairs):
     assert not any(verdict.timed_out for verdict in verdicts)
 
 
-def test_the_recorded_verdicts_are_the_graders_on_a_fifth_of_the_table_and_where_strict_is_wrong():
-    check(PAIRS[::5] + [pair for pair in PAIRS if "strict_why" in pair])
+def test_the_recorded_verdicts_are_the_graders_on_a_fifth_of_the_table():
+    check(PAIRS[::5])
 
 
 @pytest.mark.long

@@ -198,7 +198,7 @@ def made_by_hypothesis(count: int) -> list[str]:
 
 
 def all_texts(part: int) -> list[str]:
-    """Gives 10,000 texts, or every `part`-th of the written ones and a share of the others to match."""
+    """Returns 10,000 texts, or every `part`-th of the written ones and a share of the others to match."""
     written = [text for texts in (CODE, ODD, NESTED, DEEP, LONG, HANGING) for text in texts[::part]]
     return written + made_by_hypothesis(10_000 // part - len(written))
 

@@ -398,7 +398,7 @@ def cpu_backward(grad, query, key, value, out, lse, cu_queries, cu_keys, max_q, 
 
 
 def with_a_cpu_kernel() -> None:
-    """Gives torch's own operator of variable-length attention, as torch.compile sees it, a kernel for a CPU."""
+    """Returns torch's own operator of variable-length attention, as torch.compile sees it, a kernel for a CPU."""
     from torch.nn.attention import varlen
 
     varlen._varlen_attn.register_kernel("cpu")(cpu_forward)

@@ -203,7 +203,7 @@ def test_the_largest_pass_that_fits_is_chosen(tmp_path, monkeypatch, card_gb, wo
 
 def test_the_defaults_of_a_3b_model_need_less_than_74_gb(tmp_path, monkeypatch):
     phases = chosen_on(monkeypatch, tmp_path, QWEN_3B, 85.0).phases
-    # Parameters, moments and base: 18 bytes each but for the gradients' 4; vLLM's weights, KV cache and workspace.
+    # Parameters, moments and base: 18 bytes each without the gradients' 4; vLLM's weights, KV cache and workspace.
     sampling = (4 + 8 + 2) * 3.085938688 + 2 + 2 * 3.085938688 + (256 * 2048 + 128) * 2 * 36 * 2 * 128 * 2 / 1e9 + 3
     assert phases["sampling"] == pytest.approx(sampling, abs=0.01)
     assert max(phases.values()) < 74

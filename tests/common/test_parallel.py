@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder: Path, processes: int) -> dict:
-    """{"right" | "wrong": gradients and parameters} of parallel_worker.py in so many processes."""
+    """{"right" | "wrong": gradients and parameters} of parallel_worker.py in `processes` processes."""
     out = folder / f"{processes}.pt"
     arguments = f"""--alpha 2 --beta 0.1 --model {folder / "model"} --dataset {folder / "problems.jsonl"}
         --validation-dataset {folder / "problems.jsonl"} --prompt-file {folder / "bare.txt"} --num-problems 8

@@ -14,7 +14,7 @@ import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
 from tqdm import tqdm
 
-from common.rollout import shut_down, start_sampler
+from common.rollout import Request, shut_down, start_sampler
 from common.rollout.vllm import VLLMSampler, _BatchedOutputs
 
 pytest.importorskip("vllm")
@@ -267,6 +267,8 @@ def test_bad_requests_are_named_and_sleep_does_nothing_on_a_cpu(sampler):
         sampler.generate([[5] * 96], 2, 96, seed=0)
     with pytest.raises(ValueError, match="n=1"):
         sampler.generate([[5]], 2, 96, seed=0, temperature=0)
+    with pytest.raises(RuntimeError, match="requests=True"):  # the engine was started without
+        sampler.submit(Request(0, [5], 3, 1.0, np.zeros(3)))
     before = sampler.generate([[5]], 2, 96, seed=0)
     sampler.sleep()
     sampler.wake()

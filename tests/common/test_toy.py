@@ -228,7 +228,7 @@ def test_fresh_weights_have_the_distribution_of_the_shipped_ones():
     for model in (AutoModelForCausalLM.from_pretrained(toy.SHIPPED).eval(), toy.pretrain(ToyConfig())):
         with torch.no_grad():
             loss = model(input_ids=tokens, labels=tokens).loss.item()
-        guess = toy.response_logp(model, [p for p in prompts for _ in boxes], boxes * len(prompts)).exp().sum() / 100
+        guess = response_logp(model, [p for p in prompts for _ in boxes], boxes * len(prompts)).exp().sum() / 100
         torch.manual_seed(0)
         right = 0
         for prompt, (_, _, answer, _) in zip(prompts, problems, strict=True):

@@ -26,7 +26,7 @@ WINDOW = 32
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Gives a function: name in MODELS -> (sampler, model, stop ids, 30 prompts of 3 lengths)."""
+    """Returns a function: name in MODELS -> (sampler, model, stop ids, 30 prompts of 3 lengths)."""
 
     @cache
     def load(name):
@@ -41,14 +41,14 @@ def tiny(tmp_path_factory):
 
 
 def search(sampler, rule, prompts, window, penalties):
-    """Gives the answers by penalty, in the order of the prompts."""
+    """Returns the answers by penalty, in the order of the prompts."""
     found = dict(pair for batch in beam_search(sampler, rule, prompts, window, penalties) for pair in batch)
     assert len(found) == len(prompts)
     return [found[i] for i in range(len(prompts))]
 
 
 def generate(model, prompts, num_beams, penalty, stop_ids, window):
-    """Gives transformers' answers, cut after the first stop token; prompts of one length go in one batch."""
+    """Returns transformers' answers, cut after the first stop token; prompts of one length go in one batch."""
     by_length, answers = defaultdict(list), [None] * len(prompts)
     for i, prompt in enumerate(prompts):
         by_length[len(prompt)].append(i)
@@ -81,7 +81,7 @@ def gaps(monkeypatch):
 
 
 def differing(found, expected, prompts, penalty, gaps):
-    """Gives the number of answers that differ (ties are printed and left out)."""
+    """Returns the number of answers that differ (ties are printed and left out)."""
     pairs = zip(prompts, found, expected, strict=True)
     wrong = [prompt for prompt, mine, theirs in pairs if mine[penalty].tokens != theirs]
     ties = [prompt for prompt in wrong if gaps[tuple(prompt)] < 1e-5]
@@ -161,7 +161,7 @@ def test_logp_and_score_are_those_of_a_full_forward_pass(tiny):
 
 @torch.inference_mode()
 def all_responses(model, prompt, room, stop):
-    """Gives (tokens, log p) of every response."""
+    """Returns (tokens, log p) of every response."""
     found, prefixes = [], {(): 0.0}
     for step in range(room):
         logp = model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].double().log_softmax(-1)

@@ -523,7 +523,7 @@ class Killed(Exception):
 
 
 class Counting:
-    """A sampler that is killed after so many calls of `collect`."""
+    """A sampler that is killed after a number of calls of `collect`."""
 
     def __init__(self, sampler, calls: int):
         self.sampler, self.calls, self.submitted, self.drawn, self.seeds = sampler, calls, [], 0, []

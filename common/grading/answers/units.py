@@ -97,9 +97,9 @@ def _table() -> dict[str, tuple[Fraction, Dimension]]:
     prefixes = {"k": 3, "M": 6, "G": 9, "T": 12, "c": -2, "m": -3, "μ": -6, "n": -9, "p": -12, "f": -15, "d": -1}
     words = {"kilo": 3, "mega": 6, "giga": 9, "centi": -2, "milli": -3, "micro": -6, "nano": -9, "deci": -1}
     for unit in ("m", "g", "s", "L", "l", "J", "W", "V", "A", "N", "Pa", "Hz", "eV", "Ω", "F", "C", "K", "T", "H"):
-        scale, dimension = table[unit]
+        size, dimension = table[unit]
         for prefix, exponent in prefixes.items():
-            table.setdefault(prefix + unit, (scale * Fraction(10) ** exponent, dimension))
+            table.setdefault(prefix + unit, (size * Fraction(10) ** exponent, dimension))
     for unit in ("mol", "M", "cal", "pc", "G", "bar"):
         for prefix in ("k", "M", "m", "μ", "n"):
             table.setdefault(prefix + unit, (table[unit][0] * Fraction(10) ** prefixes[prefix], table[unit][1]))

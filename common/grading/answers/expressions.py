@@ -6,7 +6,7 @@ The grammar, and the nodes that are returned, are described in reader.py.
 import re
 from fractions import Fraction
 
-from common.grading.tokens import (
+from common.grading.answers.tokens import (
     CIRCUMFLEX,
     CONNECTIVES,
     FUNCTION_SYNONYMS,
@@ -17,7 +17,7 @@ from common.grading.tokens import (
     Token,
     Unreadable,
 )
-from common.grading.units import unit_of
+from common.grading.answers.units import UNITS, unit_of
 
 Node = tuple
 ONE, TWO, THREE = (("num", Fraction(n)) for n in (1, 2, 3))
@@ -25,6 +25,7 @@ ONE, TWO, THREE = (("num", Fraction(n)) for n in (1, 2, 3))
 OPENING = {"(", "[", "{", "\\{", "langle", "lfloor", "lceil", "open|", "begin"}
 CLOSING = {")", "]", "}", "\\}", "rangle", "rfloor", "rceil", "close|", "end"}
 SEPARATORS = {",", ";", "\\"}
+RELATION_SIGNS = ("=", "<", ">", "le", "ge", "ne")
 NOT_VALUES = set("cup cap setminus pm mp mid over choose circ to therefore forall exists".split())
 FUNCTION_LETTERS = {"f", "g", "h", "F", "P", "Q"}  # f(x+1) is no product
 INVERTIBLE = set("sin cos tan cot sec csc sinh cosh tanh".split())  # with the exponent -1
@@ -208,7 +209,7 @@ class Expressions:
         if self.at_command("frac"):
             return not (self.kind(1) == "{" and self.kind(2) == "word" and unit_of(self.value(2)))
         if kind == "(":
-            return not (self.kind(1) == "word" and len(self.value(1)) > 1)
+            return not (self.kind(1) == "word" and len(self.value(1)) > 1 or self.holds("in", *RELATION_SIGNS))
         if kind == "run" and self.value() == "U":  # a union in plain text
             return self.kind(1) not in ("(", "[")
         if kind == "num":
@@ -281,8 +282,10 @@ class Expressions:
         elif self.kind() == "num" and self.kind(1) == "/" and self.kind(2) == "num" and self.tokens[self.i].spaced:
             top, bottom = ("num", self.value()[0]), ("num", self.value(2)[0])
             self.i += 3
-        if top and top[0] == bottom[0] == "num" and top[1].denominator == bottom[1].denominator == 1:
-            if 0 < top[1] < bottom[1] and whole[1].denominator == 1 and self.kind() != "^":
+        if top and bottom and top[0] == bottom[0] == "num" and top[1].denominator == bottom[1].denominator == 1:
+            if self.kind() != "^" and not 0 < top[1] < bottom[1]:
+                raise Unreadable("a mixed number with an improper fraction")
+            if self.kind() != "^":
                 return self.postfix(("num", whole[1] + top[1] / bottom[1]))
         self.i = save
         return whole
@@ -302,6 +305,13 @@ class Expressions:
                 self.i += 1
                 primes = self.kind() in ("'", "''") or self.kind() == "{" and self.kind(1) in ("'", "''")
                 node = self.primes(node) if primes else raised(node, self.script())
+                if (
+                    self.kind() == "("
+                    and node[0] == "pow"
+                    and node[1][1] in FUNCTION_LETTERS
+                    and node[2] == ("neg", ONE)
+                ):
+                    node = self.with_arguments(("sym", node[1][1] + "^-1"))  # an inverse function
             elif kind in ("'", "''"):
                 node = self.primes(node)
             elif kind == "!":
@@ -363,7 +373,8 @@ class Expressions:
             return token.value[1] if token.kind == "num" else token.value or token.kind
 
         if self.kind() == "{":
-            depth, parts = 0, []
+            depth = 0
+            parts: list[str] = []
             while self.i < len(self.tokens):
                 token = self.tokens[self.i]
                 depth += (token.kind == "{") - (token.kind == "}")
@@ -395,11 +406,11 @@ class Expressions:
             return self.with_arguments(self.indexed(("sym", value)))
         if kind == "$":
             self.i += 1
-            return ("qty", self.product(), *unit_of("dollar"))
+            return ("qty", self.product(), *UNITS["dollar"])
         if kind == "word":
             self.i += 1
             if self.kind() == "num" and value in ("EUR", "GBP", "yen", "rupee", "USD"):
-                return ("qty", self.product(), *unit_of(value))
+                return ("qty", self.product(), *UNITS[value])
             if len(value) > 1:
                 raise Unreadable(f"the word {value}")
             return self.indexed(("sym", value))
@@ -458,9 +469,11 @@ class Expressions:
 
     def with_arguments(self, node: Node) -> Node:
         """A name with its arguments: f(x+1), x(t), S(101), I(0), C(n, 2); x(x+1) remains a product."""
+        if node in (("sym", "E"), ("sym", "set E")) and self.kind() == "[":  # E[X]
+            return ("app", "E", (self.bracketed(),))
         if node[0] != "sym" or self.kind() != "(":
             return node
-        name = node[1].split("_")[0]
+        name = node[1].split("_")[0].removesuffix("^-1")
         if self.tokens[self.i].spaced and not (name.rstrip("'") in FUNCTION_LETTERS or name in ("u", "T")):
             return node
         one = self.kind(2) == ")" and (
@@ -469,7 +482,7 @@ class Expressions:
             and (len(self.value(1)) == 1 or self.value(1).isupper() or self.value(1) in PLAIN_NAMES)
             or self.at_command(*GREEK_NAMES, "infty", ahead=1)
         )
-        if not (one or name.rstrip("'") in FUNCTION_LETTERS or "'" in name or self.holds_comma()):
+        if not (one or name == "Gamma" or name.rstrip("'") in FUNCTION_LETTERS or "'" in name or self.holds(",")):
             return node
         arguments = self.bracketed()
         if arguments[0] == "tuple" and arguments[1:3] != ("(", ")"):
@@ -477,13 +490,16 @@ class Expressions:
         arguments = arguments[3] if arguments[0] == "tuple" else (arguments,)
         if node[1] == "C" and len(arguments) == 2:
             return ("call", "binom", arguments)
+        if node[1] in ("Gamma", "zeta") and len(arguments) == 1:
+            return ("call", node[1].lower(), arguments)
         return ("app", node[1], arguments)
 
-    def holds_comma(self) -> bool:
+    def holds(self, *kinds: str) -> bool:
+        """Whether the brackets that come next hold a token of these kinds, outside inner brackets."""
         depth = 0
         for token in self.tokens[self.i :]:
             depth += (token.kind in OPENING) - (token.kind in CLOSING)
-            if depth == 0 or depth == 1 and token.kind == ",":
+            if depth == 0 or depth == 1 and token.kind in kinds:
                 return depth == 1
         return False
 
@@ -598,7 +614,7 @@ class Expressions:
             return ("call", "binom", (self.argument(), self.argument()))
         if name in ("sum", "prod"):
             return self.series(name)
-        if name in FUNCTIONS or name in FUNCTION_SYNONYMS:
+        if (name in FUNCTIONS or name in FUNCTION_SYNONYMS) and not (name in ("max", "min") and self.kind() == "_"):
             return self.function(name)
         if name == "infty":
             return ("const", "inf")
@@ -606,6 +622,8 @@ class Expressions:
             return ("sym", "...")
         if name == "emptyset":
             return ("set", ())
+        if name in ("int", "lim", "oint") or name in ("max", "min", "sup") and self.kind() == "_":
+            return self.unread(name)
         if name in ("angle", "triangle"):
             letters = ""
             while self.kind() in ("run", "word") or not letters and self.kind() == "num":
@@ -619,6 +637,18 @@ class Expressions:
         if name in ("dagger", "odot", "oplus", "parallel", "perp"):
             return ("sym", name)
         raise Unreadable(f"the command {name}")
+
+    def unread(self, name: str) -> Node:
+        """An integral, a limit and the like, up to the next relation or separator: a name by its spelling."""
+        depth = 0
+        while self.i < len(self.tokens):
+            kind, value, _ = self.tokens[self.i]
+            depth += (kind in OPENING) - (kind in CLOSING)
+            if depth < 0 or depth == 0 and (kind in SEPARATORS or kind in RELATION_SIGNS or kind in ("approx", "word")):
+                break
+            name += str(value[1] if kind == "num" else value or kind)
+            self.i += 1
+        return ("sym", name)
 
     def derivative(self) -> Node | None:
         r"""\frac{dx}{dt} and \frac{d^2 x}{dt^2}, as a name such as x''|t; None if it is another fraction."""
@@ -710,7 +740,7 @@ class Expressions:
                 break
             start = self.i
             factors.append(self.mixed(self.power(), start) if not factors else self.power())
-            if self.kind() == "/" and self.kind(1) == "num" and mentions(factors, ("const", "pi")):
+            if self.kind() == "/" and self.kind(1) == "num" and mentions(product_of(factors), ("const", "pi")):
                 self.i += 1
                 factors = [("div", product_of(factors), self.power())]
         node = product_of(factors)

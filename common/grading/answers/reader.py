@@ -18,7 +18,7 @@ From `sum` on it is read by expressions.py. The tree is made of tuples whose fir
     num Fraction | sym name | const pi/e/i/inf | add (terms) | neg t | mul (factors) | div a b | pow a b | pm t | mp t
     call function (arguments) | app name (arguments) | sum/prod name low high body | deg t | pct t | mat (rows)
     tuple opening closing (items) | set (items) | builder t conditions | list (items) (separators) | group t
-    union a b | inter a b | minus a b | rel (sides) (relations) | text (words) | qty t scale dimension
+    union a b | inter a b | minus a b | rel (sides) (relations) | text words | qty t scale dimension
     ratio (items) | time hour minute half | mod t modulus | base value base digits
 
 Letters keep their case. Letters in upright type (\text, \mathrm) or words in plain text are words, and a word after a
@@ -30,9 +30,10 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from common.grading.expressions import (
+from common.grading.answers.expressions import (
     CLOSING,
     OPENING,
+    RELATION_SIGNS,
     SEPARATORS,
     Expressions,
     Node,
@@ -42,30 +43,28 @@ from common.grading.expressions import (
     list_of,
     literal,
 )
-from common.grading.tokens import CONNECTIVES, Unreadable, tokens_of
-from common.grading.units import COUNTS, MAGNITUDES, number_word, singular, unit_of
+from common.grading.answers.tokens import CONNECTIVES, Unreadable, tokens_of
+from common.grading.answers.units import COUNTS, MAGNITUDES, UNITS, number_word, singular, unit_of
 
 MAX_LENGTH = 4000  # characters; what is longer is compared by its spelling
 
 RELATIONS = {"=", "<", ">", "le", "ge", "ne", "approx", "equiv", "in"}
 LEAD_WORDS = set(  # words that may stand before a value without a colon or a verb
     "we get got have obtain either both the number numbers value values answer answers ratio final result total sum rs "
-    "there is are then so thus hence therefore find equal equals pair pairs point points solution solutions roots".split()
+    "there is are then so thus hence therefore find equal equals pair pairs point points solution solutions "
+    "roots".split()
 )
 LEAD_VERBS = {"is", "are", "equals", "be", "was", "has", "becomes"}
 HEDGES = set("about approximately roughly around approx exactly only precisely therefore thus so".split())
 REMARKS = set("for where with here whenever since because as".split())
-MEANINGFUL = (
-    set(  # words beside a value that make it another one, or several
-        "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds "
-        "fourth quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth "
-        "thousandths root roots to than greater above below under up down if unless except without modulo base th st nd rd "
-        "negative positive point out either maximum minimum infinitely off remainder power lakh crore myriad digit double "
-        "triple twice nearly almost".split()
-    )
-    | set(MAGNITUDES)
-    | set(COUNTS)
+MEANINGFUL = set(  # words beside a value that make it another one, or several
+    "or more less fewer least most choose squared cubed factorial times plus minus not over half halves third thirds "
+    "fourth quarter quarters fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths thousandth "
+    "thousandths root roots to than greater above below under up down if unless except without modulo base th st nd "
+    "rd negative positive point out either maximum minimum infinitely off remainder power lakh crore myriad digit "
+    "double triple twice nearly almost".split()
 )
+MEANINGFUL |= set(MAGNITUDES) | set(COUNTS)
 LEAD_NOUNS = {"or", "base", "root", "roots", "minimum", "maximum", "remainder", "power"}  # "the minimum is 5"
 RADIANS, DEGREES = {"radian", "radians", "rad", "rads"}, {"degree", "degrees", "deg", "degs"}
 HALF_DAYS = {"am": "am", "pm": "pm", "noon": "pm", "midnight": "am", "oclock": "", "o'clock": ""}
@@ -188,6 +187,8 @@ class Reader(Expressions):
             i += 1
         if i == self.i or i == end or words & {"not", "no"}:
             return
+        if [token.kind for token in self.tokens[i : i + 4]] == ["(", "run", ")", "="]:  # Area(ABC) =
+            i += 3
         if self.tokens[i].kind in (":", "="):
             if i + 1 < end and (i - self.i > 1 or len(self.value()) > 1):
                 self.i = i + 1
@@ -211,7 +212,7 @@ class Reader(Expressions):
             return None
         self.i += len(tokens)
         spelled = [t.value[1] if t.kind == "num" else t.value or t.kind for t in tokens]
-        return ("text", tuple(word for word in spelled if word not in (".", "!")))
+        return ("text", " ".join(word for word in spelled if word not in (".", "!")))
 
     def number_in_words(self, words: list[str]) -> Fraction | None:
         """Reads a number in words, whose first item is given: three hundred and five."""
@@ -258,7 +259,7 @@ class Reader(Expressions):
             elif word in DEGREES:
                 scale = following if following in ("celsius", "fahrenheit", "c", "f") else ""
                 self.i += 1 + bool(scale)
-                node = ("qty", node, *unit_of("°" + scale[0].upper())) if scale else ("deg", node)
+                node = ("qty", node, *UNITS["°" + scale[0].upper()]) if scale else ("deg", node)
             elif word in RADIANS:
                 self.i += 1
                 node = ("call", "rad", (node,))
@@ -267,9 +268,17 @@ class Reader(Expressions):
                 node = clock(node, HALF_DAYS[word])
             elif word in REMARKS or self.at_command("forall"):
                 self.i = self.item_end(self.i)
-            elif word == "to" and node[0] in ("num", "ratio", "add", "mul", "div"):
-                self.i += 1
+            elif (word == "to" or (word, following) == ("is", "to")) and node[0] in (
+                "num",
+                "ratio",
+                "add",
+                "mul",
+                "div",
+            ):
+                self.i += 1 + (word == "is")
                 node = ("ratio", (*(node[1] if node[0] == "ratio" else (node,)), self.tail(self.sum())))
+            elif self.kind() == "(" and self.holds("in", *RELATION_SIGNS):  # 2k (k \in \mathbb{Z})
+                self.i = self.item_end(self.i + 1) + 1
             elif self.kind() == "(" and self.kind(1) == "word":  # 5 (meters), 5 (rounded)
                 words = self.tokens[self.i + 1 : self.item_end(self.i + 1)]
                 if any(token.kind != "word" or token.value.lower() in MEANINGFUL for token in words):
@@ -310,7 +319,8 @@ class Reader(Expressions):
                 continue
             if found and kind == "(" and sign == -1:  # J/(kg K)
                 self.i += 1
-                unit.times(*(self.unit() or self.no_unit()), -1)
+                scale, dimension = self.unit() or self.no_unit()
+                unit.times(scale, dimension, -1)
                 self.expect(")")
                 sign = 1
                 continue
@@ -318,7 +328,8 @@ class Reader(Expressions):
                 self.i += 1
                 for power in (1, -1):
                     self.expect("{")
-                    unit.times(*(self.unit() or self.no_unit()), power)
+                    scale, dimension = self.unit() or self.no_unit()
+                    unit.times(scale, dimension, power)
                     self.expect("}")
                 found = True
                 continue
@@ -389,7 +400,7 @@ class Reader(Expressions):
 
     def statement(self) -> Node:
         sides, relations = [self.ratio()], []
-        while self.kind() in RELATIONS or self.word() in ("is", "equals"):
+        while self.kind() in RELATIONS or self.word() in ("is", "equals") and self.word(1) != "to":
             relations.append(self.kind() if self.kind() in RELATIONS else "=")
             self.i += 1
             while self.kind() in ("=", "approx"):  # ==, =\approx

@@ -1,9 +1,9 @@
 """Values of expressions: exact where they are rational, else to as many digits as a comparison needs.
 
-Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 55 digits
-at several points: what is analytic and agrees at random points is the same function. The unknowns are positive there,
-as lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n). Where absolute values or roundings make the sign
-matter, negative points count too; an unknown that can only be a whole number (an upper bound, an exponent of -1) is one.
+Two constants are equal if they agree to 1,000 digits. Two expressions with unknowns are equal if they agree to 55
+digits at several points: what is analytic and agrees at random points is the same function. The unknowns are positive
+there, as lengths, masses and times are, so that sqrt(1/n) is 1/sqrt(n). Where absolute values or roundings make the
+sign matter, negative points count too; an unknown that can only be a whole number, such as an upper bound, is one.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from fractions import Fraction
 import mpmath
 from mpmath import mp
 
-from common.grading.expressions import Node
-from common.grading.tree import parts_of, unknowns
+from common.grading.answers.expressions import Node
+from common.grading.answers.tree import parts_of, unknowns
 
 MAX_BITS = 100_000  # of an exact number
 MAX_EXPONENT = 10**9  # of two, for a number that is not exact
@@ -29,7 +29,7 @@ FUNCTIONS = {
     name: getattr(mpmath, name) for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp".split()
 }
 FUNCTIONS |= {"arc" + name: getattr(mpmath, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()}
-FUNCTIONS |= {"Re": mpmath.re, "Im": mpmath.im}
+FUNCTIONS |= {"Re": mpmath.re, "Im": mpmath.im, "gamma": mpmath.gamma, "zeta": mpmath.zeta}
 SIGNED = {"floor", "ceil", "abs", "sign", "max", "min", "norm"}  # the sign of an unknown matters to these
 WHOLE = {"floor", "ceil", "gcd", "lcm"}
 MINUS_ONE = (("num", Fraction(-1)), ("neg", ("num", Fraction(1))))
@@ -366,7 +366,9 @@ def sampled(nodes: list[Node], log_base: int | None = None) -> list[list]:
 
     Points where one of them leaves the reals are dropped if three others remain. Raises NoValue for too few points.
     """
-    inside, outside = [], []
+    inside: list[list] = []
+    outside: list[list] = []
+    signed = calls(nodes, SIGNED)
     for point in points(nodes):
         evaluators = [Evaluator(point, log_base) for _ in nodes]
         try:
@@ -374,7 +376,8 @@ def sampled(nodes: list[Node], log_base: int | None = None) -> list[list]:
         except (NoValue, ZeroDivisionError, OverflowError, ValueError):
             continue
         if all(map(finite, row)):
-            (outside if any(e.left_reals for e in evaluators) else inside).append(row)
+            left = {e.left_reals for e in evaluators}  # ln|x| has values where ln x has none
+            (inside if left == {False} or signed and len(left) == 2 else outside).append(row)
         if len(inside) == ENOUGH and not calls(nodes, WHOLE):
             break
     rows = inside if len(inside) >= 3 else inside + outside

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-from common.grading.expressions import Node, list_of, product_of
-from common.grading.tokens import Unreadable
+from common.grading.answers.expressions import Node, list_of, product_of
+from common.grading.answers.tokens import Unreadable
 
 KINDS = set(
-    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter minus "
-    "rel text qty ratio time mod base".split()
+    "num sym const add neg mul div pow pm mp call app sum prod deg pct mat tuple set builder list group union inter "
+    "minus rel text qty ratio time mod base".split()
 )
 COLLECTIONS = {"list", "set", "tuple", "union", "inter", "minus", "builder"}
 PLAIN_BRACKETS = (("(", ")"), ("[", "]"))
@@ -42,7 +42,7 @@ def mapped(node: Node, function: Callable[[Node], Node]) -> Node:
             return part
         return function(part) if isinstance(part[0], str) and part[0] in KINDS else tuple(map(replaced, part))
 
-    return node if node[0] == "text" else (node[0], *map(replaced, node[1:]))
+    return (node[0], *map(replaced, node[1:]))
 
 
 def substituted(node, find: Callable[[Node], Node | None]):
@@ -70,7 +70,7 @@ def bits(*numbers: Fraction) -> int:
 
 @lru_cache(8192)
 def simplified(node: Node) -> Node:
-    """Returns a tree without grouping brackets, with rational numbers folded and vectors multiplied by their factors."""
+    """Returns a tree without grouping brackets, with rational numbers folded and vectors multiplied out."""
     node = mapped(node, simplified)
     kind = node[0]
     if kind == "group":
@@ -114,7 +114,8 @@ def multiplied(factors: list[Node]) -> Node:
         return mapped(whole[0], lambda cell: multiplied([rest, cell]))
     if any(f[0] in COLLECTIONS | {"mat", "qty", "rel", "text", "ratio", "time"} for f in factors):
         raise Unreadable("a product of what has no product")
-    number, others = Fraction(1), []
+    number = Fraction(1)
+    others: list[Node] = []
     for f in factors:
         if f[0] == "num" and bits(number, f[1]) < MAX_BITS:
             number *= f[1]

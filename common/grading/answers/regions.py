@@ -8,10 +8,10 @@ import itertools
 from functools import lru_cache
 from typing import NamedTuple
 
-from common.grading import values
-from common.grading.expressions import Node
-from common.grading.tree import COLLECTIONS, is_name, unknowns
-from common.grading.values import NoValue
+from common.grading.answers import values
+from common.grading.answers.expressions import Node
+from common.grading.answers.tree import COLLECTIONS, is_name, unknowns
+from common.grading.answers.values import NoValue
 
 ORDER = {"<": "<", "le": "<=", ">": ">", "ge": ">="}
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -109,8 +109,13 @@ def is_region(node: Node) -> bool:
 
 
 def all_reals(node: Node) -> bool:
-    words = [word.lower() for word in node[1]] if node[0] == "text" else []
-    return " ".join(words) in ("all real numbers", "all reals", "all real values", "the real numbers", "real numbers")
+    return node[0] == "text" and node[1].lower() in (
+        "all real numbers",
+        "all reals",
+        "all real values",
+        "the real numbers",
+        "real numbers",
+    )
 
 
 def region_of(node: Node) -> Region | None:
@@ -172,8 +177,9 @@ def region_of_relation(node: Node) -> Region | None:
 
 def region_of_list(node: Node) -> Region | None:
     """Returns the union of x < 1 or x > 3, and the intersection of x > 1 and x < 3; of (0, 1), (2, 3) the union."""
-    regions = [region_of(item) if item[0] in ("rel", "tuple", "union", "set") else None for item in node[1]]
-    if not all(regions) or len({region.name for region in regions}) > 1 or len(regions) > MAX_INTERVALS:
+    found = [region_of(item) if item[0] in ("rel", "tuple", "union", "set") else None for item in node[1]]
+    regions = [region for region in found if region]
+    if len(regions) < len(found) or len({region.name for region in regions}) > 1 or len(regions) > MAX_INTERVALS:
         return None
     conditions, separators = all(item[0] == "rel" for item in node[1]), set(node[2])
     apart = not any(intersected(x.intervals, y.intervals) for x, y in itertools.combinations(regions, 2))

@@ -16,7 +16,7 @@ rangle lfloor lceil begin end & \\ degree ...
 import re
 import unicodedata
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAX_EXPONENT = 5000  # of ten, in 1e5000
 MAX_DIGITS = 3000  # of one number
@@ -28,7 +28,7 @@ class Unreadable(ValueError):
 
 class Token(NamedTuple):
     kind: str
-    value: object = ""
+    value: Any = ""  # a string; of a "num" the Fraction and the digits that were written
     spaced: bool = False  # whether a space stands before it
 
 
@@ -77,6 +77,7 @@ def characters(text: str) -> str:
         text = unicodedata.normalize("NFKC", SCRIPTS.sub(script, text))  # full-width letters; ½ becomes 1⁄2
         text = re.sub(r"(\d+)⁄(\d+)", r"\\frac{\1}{\2}", text)
         text = "".join(CHARACTERS.get(c, c) for c in text)
+    text = re.sub(r"^\s*\*\*(.*)\*\*\s*$", r"\1", text.rstrip("\\ "))  # **5**; a backslash at the end
     for plain, latex in ASCII_FORMS.items():
         text = text.replace(plain, latex + " " * latex[-1].isalpha())
     missing = len(re.findall(r"(?<!\\)\{", text)) - len(re.findall(r"(?<!\\)\}", text))
@@ -92,16 +93,18 @@ def characters(text: str) -> str:
 STYLES = set(
     "mathbf boldsymbol bm bf mathit it mathsf sf mathtt tt bold pmb displaystyle textstyle scriptstyle large Large "
     "LARGE huge Huge small tiny normalsize footnotesize limits nolimits left right middle bigl bigr Bigl Bigr biggl "
-    "biggr Biggl Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut centering mathopen "
-    "mathclose mathord mathrel mathbin smash mathnormal enclose".split()
+    "biggr Biggl Biggr big Big bigg Bigg bigm boxed fbox underline uline underbrace ensuremath mathstrut strut "
+    "centering mathopen mathclose mathord mathrel mathbin smash mathnormal enclose".split()
 )
 TEXT = set("text textrm textbf textit textnormal textsf texttt textsc textup mbox hbox emph textsl".split())
 UPRIGHT = set("mathrm rm operatorname mathop up".split())
-DROPPED = set("phantom hphantom vphantom hspace vspace tag label color textcolor".split())  # with their argument
+DROPPED = set(
+    "phantom hphantom vphantom hspace vspace tag label color textcolor colorbox".split()
+)  # with their argument
 SPACES = set(r", ; : > ! quad qquad thinspace medspace enspace hfill space nobreak".split()) | {" ", "\n"}
 ACCENTS = set("hat widehat bar overline tilde widetilde vec overrightarrow dot ddot overarc".split())
 DERIVATIVES = {"dot": "'|t", "ddot": "''|t"}  # by time
-SYNONYMS = {}
+SYNONYMS: dict[str, str] = {}
 for _name, _others in {
     "frac": "dfrac tfrac cfrac",
     "binom": "dbinom tbinom",
@@ -153,7 +156,7 @@ FUNCTIONS = set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
     "arctanh ln log lg exp gcd lcm max min det sign Re Im abs floor ceil sqrt cbrt".split()
 )
-FUNCTION_SYNONYMS = {}
+FUNCTION_SYNONYMS: dict[str, str] = {}
 for _name, _others in {
     "arcsin": "asin",
     "arccos": "acos",
@@ -178,8 +181,8 @@ CONNECTIVES = {"and", "or"}
 ABBREVIATIONS = set("sq cu in ft lb lbs oz min sec hr hrs yd mi cm approx rs".split())  # a full stop may follow
 SHORT_WORDS = set("the are and for all any yes not per each one two six ten mod".split())
 SHORT_UNITS = set(  # in plain text after a number; the others only in upright type or as `loose` reading
-    "cm mm km kg ft lb lbs oz hr hrs gal sec mph kph deg eV keV MeV GeV Hz kHz MHz GHz kPa kpc Mpc USD EUR GBP usd erg "
-    "ergs atm".split()
+    "sq cu cm mm km kg ft lb lbs oz hr hrs gal sec mph kph deg eV keV MeV GeV Hz kHz MHz GHz kPa kpc Mpc USD EUR GBP "
+    "usd erg ergs atm".split()
 )
 BETWEEN_SPACES = set("an be of in to no so we at as by on it if is rad".split())  # also products of variables
 
@@ -196,7 +199,7 @@ def is_word(run: str, between_spaces: bool, set_off: bool, after_number: bool) -
     if run in PLAIN_FUNCTIONS | PLAIN_NAMES:
         return False
     if run in SHORT_UNITS:
-        return after_number
+        return after_number or run in ("USD", "EUR", "GBP")
     if run in SHORT_WORDS or run in CONNECTIVES:
         return True
     if run in BETWEEN_SPACES:
@@ -219,7 +222,9 @@ DIGITS = re.compile(
     r"|(?P<science>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![A-Za-z\d]))"
     r"|(?P<plain>\d+\.\d+|\.\d+|\d+\.?(?!\d)|\d+)"
 )
-PERIOD = re.compile(r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?(\d+)\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))")
+PERIOD = re.compile(
+    r"(\d*)(?:\\(?:overline|bar)\s*\{?\s*(\d+)|\\dot\s*\{?\s*(\d+)\s*\}?(?:(\d*)\\dot\s*\{?(\d))?|\((\d+)\))"
+)
 DOTS = re.compile(r"\.\.\.|\\(?:[lc]?dots)(?![A-Za-z])")
 
 
@@ -227,6 +232,8 @@ def repeating(digits: str) -> Fraction:
     r"""Returns the value of 0.1\overline{6}, .\bar 3, 0.\dot{1}4\dot{2}, 0.(3)."""
     whole, _, rest = digits.partition(".")
     found = PERIOD.match(rest)
+    if found is None:
+        raise Unreadable(f"the decimal {digits}")
     fixed = (whole or "0") + found[1]
     period = found[2] or found[6] or found[3] + (found[4] or "") + (found[5] or "")
     return Fraction(int(fixed + period) - int(fixed), 10 ** len(found[1]) * (10 ** len(period) - 1))
@@ -364,7 +371,9 @@ class Lexer:
 
     def word(self, spaced: bool) -> None:
         """A word in upright type."""
-        word = self.take(WORD)[0]
+        found = self.take(WORD)
+        assert found is not None  # it is called where a letter stands
+        word = found[0]
         plain = word.replace(".", "")
         if self.mode == "upright" and (plain in PLAIN_FUNCTIONS - NOUNS_TOO or plain in ("e", "i", "d")):
             self.add("run", plain, spaced)
@@ -384,6 +393,8 @@ class Lexer:
         run, following = run[0], self.text[self.i : self.i + 10]
         if run == "np" and following[:1] == ".":  # np.arcsin
             self.i += 1
+        elif run in ("frac", "dfrac", "tfrac", "sqrt") and following[:1] == "{":  # without its backslash
+            self.add("cmd", SYNONYMS.get(run, run), spaced)
         elif run == "x" and spaced and self.last() == "num" and re.match(r"\s+10\s*\^", following):  # 4.5 x 10^3
             self.add("*", "", spaced)
         elif run.lower() in ("am", "pm") and (spaced or self.tokens[-2:-1] and self.tokens[-2].kind == ":"):
@@ -394,7 +405,9 @@ class Lexer:
             between = set_off and (spaced or not self.tokens) and following[:1] in ("", " ", "\n")
             after_number = self.braces == 0 and self.last() in ("num", "word", "/", "*", "}", "(", ")", "%")
             article = run in ("a", "A") and re.match(r"\s[a-z]{3}", following)
-            self.add("word" if article or is_word(run, between, set_off, after_number) else "run", run, spaced)
+            word = article or is_word(run, between, set_off, after_number)
+            self.add("word" if word else "run", run, spaced)
+            self.i += word is True and run in ABBREVIATIONS and re.match(r"\.\s", following) is not None
 
     # ------------------------------------------------ numbers
 
@@ -500,8 +513,8 @@ class Lexer:
             letter = self.take(re.compile(r"\s*([A-Za-z])")) if name not in ("rm", "up") else None
             if letter:
                 self.add("word", letter[1], spaced)
-        elif inner.strip() in PLAIN_FUNCTIONS - NOUNS_TOO:
-            self.add("run", inner.strip(), spaced)
+        elif inner.strip() in (PLAIN_FUNCTIONS | set(FUNCTION_SYNONYMS)) - NOUNS_TOO:
+            self.add("cmd", inner.strip(), spaced)
         else:
             self.scan(inner, mode, spaced or mode == "text" and bool(self.tokens))
 
@@ -534,7 +547,8 @@ def outward_brackets(tokens: list[Token]) -> list[Token]:
     """Returns the tokens with ]2, 3[ written as (2, 3), [2, 3[ as [2, 3), and <1, 2> in angle brackets."""
     if len(tokens) > 2 and tokens[0].kind == "<" and tokens[-1].kind == ">":
         tokens = [Token("langle"), *tokens[1:-1], Token("rangle")]
-    written, commas = list(tokens), []  # for each open bracket, whether a comma was seen within it
+    written = list(tokens)
+    commas: list[bool] = []  # for each open bracket, whether a comma was seen within it
     for i, token in enumerate(tokens):
         following = tokens[i + 1] if i + 1 < len(tokens) else Token(",")
         ends = following.kind in (",", ";", "word", ".") or following.value in ("cup", "cap", "setminus")
