@@ -30,7 +30,7 @@ from common.run import Run, compute_dtype, rank_slice, resolve_model, start, sta
 from common.run import arguments as arg
 from common.run.memory import check_memory, moments_on_device
 from common.run.metrics import Metrics
-from common.run.unknown import UNKNOWN, reads_unknown
+from common.run.unknown import UNKNOWN, one_for_each, reads_unknown
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Args:
     track: bool = False
     """show the run at Weights & Biases too (pip install wandb), in the project that WANDB_PROJECT names"""
     resume: str = ""
-    """run folder to continue"""
+    """run folder to continue, with the arguments of its first start"""
 
     def __post_init__(self):
         arg.check_arguments(self)
@@ -148,7 +148,7 @@ def early_returns(r_task: torch.Tensor, length: torch.Tensor, args: Args) -> tup
     inputs = r_task, UNKNOWN, UNKNOWN, UNKNOWN, length, args
     if reads_unknown(objective, *inputs):
         return None, [True] * (len(r_task) // args.group_size)
-    returns = objective(*inputs)
+    returns = one_for_each(objective(*inputs), len(r_task), "objective", r_task.device)
     return returns, [len(set(group)) > 1 for group in returns.view(-1, args.group_size).tolist()]
 
 
@@ -217,7 +217,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
             owners = [problem for problem in batch for _ in range(args.group_size)]  # the problem of each response
             verdicts = grader.grade(texts, owners)
             rewards = task_reward(texts, owners, verdicts, args)
-        r_task = torch.tensor(rewards, dtype=torch.float64, device=device).view(len(texts))  # (B,), one for each text
+            r_task = one_for_each(rewards, len(texts), "task_reward", device)  # (B,)
         length = torch.tensor([len(tokens) for tokens in rollout.responses], dtype=torch.float64, device=device)
         early, needs_backward = early_returns(r_task, length, args)
 
@@ -232,7 +232,8 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
                 if early is not None:
                     returns = early[rows]  # (b,)
                 else:
-                    returns = objective(r_task[rows], logp, logp_base, entropy, length[rows], args)  # (b,)
+                    returns = objective(r_task[rows], logp, logp_base, entropy, length[rows], args)
+                    returns = one_for_each(returns, len(logp), "objective", device)  # (b,)
                 advantages = packed.spread(leave_one_out(returns, args.group_size))  # (N,)
                 loss = policy_loss(token_logp, packed.sampler_logp, advantages, args.importance_weight_cap)
                 loss = loss / denominator
@@ -255,7 +256,7 @@ def main(args: Args, sampler=None, grader=None, run_class=Run) -> None:
             optimizer.zero_grad()
 
         # 4. what happened
-        metrics.add_mean("objective/task_reward", rewards)
+        metrics.add_mean("objective/task_reward", r_task)
         metrics.add_mean("objective/strict_reward", [float(verdict.strict) for verdict in verdicts])
         metrics.add_mean("losses/grad_norm", grad_norm)
         metrics.add_mean("sampling/skipped_frac", [not needed for needed in needs_backward])

@@ -7,12 +7,14 @@ A data set is named by one of `KNOWN_DATASETS` (read from the Hugging Face hub, 
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,7 +177,7 @@ def problems_from_file(path: Path) -> list[Problem]:
     """Returns the problems of a local file, whose name is that of the data set. Raises ValueError as `read_jsonl`."""
     dataset = path.name.removesuffix(".gz").removesuffix(".jsonl")
     rows = read_jsonl(path, ("problem", "answer"))
-    given = [str(row.get("id") or f"{path.name}:{number}") for number, row in rows]
+    given = [f"{path.name}:{number}" if row.get("id") in (None, "") else str(row["id"]) for number, row in rows]
     taken, seen = set(given), set()
     problems = []
     for (number, row), id in zip(rows, given, strict=True):
@@ -184,13 +186,14 @@ def problems_from_file(path: Path) -> list[Problem]:
                 id = f"{id}:{number}"
             taken.add(id)
         seen.add(id)
-        text, answer = str(row["problem"]).strip(), str(row["answer"]).strip()
-        problems.append(Problem(id, text, answer, dataset, level_of(row.get("level")), row.get("subject")))
+        subject = row.get("subject")
+        problems.append(Problem(id, row["problem"], row["answer"], dataset, level_of(row.get("level")), subject))
     return problems
 
 
 def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
-    """Returns (line number from 1, row) of every line that is not blank; each row has text or a number in all `fields`.
+    """Returns (line number from 1, row) of every line that is not blank; in each row all `fields` are text that is not
+    blank, as `field_text` returns it.
 
     Raises ValueError, with file and line, for a broken line or a missing field, and for a file that cannot be read or
     holds nothing.
@@ -205,17 +208,33 @@ def read_jsonl(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is valid JSON, but no text
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: not a JSON object with {' and '.join(fields)}")
         for field in fields:
-            if not isinstance(row.get(field), str | int | float) or not str(row[field]).strip():
-                raise ValueError(f'{path}, line {number}: "{field}" is missing or empty')
+            try:
+                row[field] = field_text(row.get(field))
+            except ValueError as error:
+                raise ValueError(f'{path}, line {number}: "{field}" {error}') from None
         rows.append((number, row))
     if not rows:
         raise ValueError(f"{path} is empty: it needs a JSON object with {' and '.join(fields)} on every line")
     return rows
+
+
+def field_text(value: object) -> str:
+    """Returns a field of a data file as text without blanks at its ends; a number without an exponent (1e-07 as
+    0.0000001), which math-verify does not read. Raises ValueError, with what is wrong, for anything else."""
+    if isinstance(value, float) and math.isfinite(value):
+        return format(Decimal(repr(value)), "f")
+    text = "" if value is None or value != value else str(value).strip()  # NaN, as pandas writes a gap, is not itself
+    if not text:
+        raise ValueError("is missing or empty")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"is {json.dumps(value)[:100]}: it must be text or a number")
+    return text
 
 
 def level_of(value: object) -> int | None:
@@ -306,7 +325,7 @@ def prompt_file_of(name: str) -> Path:
 def load_wording(prompt_file: str | Path) -> str:
     """Returns the wording, which holds {problem}. Raises ValueError if it does not or if the file cannot be read."""
     try:
-        wording = Path(prompt_file).read_text(encoding="utf-8").rstrip("\n")
+        wording = Path(prompt_file).read_text(encoding="utf-8-sig").rstrip("\n")  # without the mark of Windows editors
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the prompt file {prompt_file}: {error}") from error
     if "{problem}" not in wording:

@@ -42,12 +42,12 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from common import rollout
-from common.data import Problem, load_datasets, load_tokenizer
+from common.data import Problem, load_datasets, load_tokenizer, say
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments
-from common.run.checkpoint import model_hash, read_json, write_json
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments, flag
+from common.run.checkpoint import model_hash, read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
 # Explanations of settings that a user did not type, shown if they differ from those of an older file.
@@ -471,23 +471,36 @@ def refuse_other_settings(path: Path, before: dict, now: dict) -> None:
         )
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raises ValueError if results cannot be written to `folder`, which need not exist: before anything is sampled."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"results cannot be written to {folder}: {there} is no folder that can be written to. "
+            "Choose another --output-dir."
+        )
+
+
 class ResponsesFile:
-    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all."""
+    """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all.
+    Raises ValueError where `read_responses` does, and if its folder cannot be written to."""
 
     def __init__(self, results: Path, settings: dict, rank: int = 0):
         stem = results.name.removesuffix(".json")
         self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
+        refuse_unwritable(self.folder)
         _, end = read_responses(self.path, settings)
         if self.path.exists():
             os.truncate(self.path, end)
 
     def append(self, records: Sequence[dict]) -> None:
-        """Adds finished records, after the settings if the file is new."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            lines = [*records] if file.tell() else [{"settings": self.settings}, *records]
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        """Adds finished records, after the settings if the file is new. Raises OSError if they cannot be written."""
+        with writing(self.path, "Everything before it is kept: make room, and start the same command again."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                lines = [*records] if file.tell() else [{"settings": self.settings}, *records]
+                file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def records(self) -> dict[str, dict]:
         """Returns the finished records by problem id."""
@@ -500,14 +513,19 @@ class ResponsesFile:
 
 def print_table(rows: Sequence[tuple[str, dict]], n: int) -> None:
     """Prints two lines for each (name, metrics by verdict)."""
-    keys = ["pass_at_1", f"pass_at_{n}", f"maj_at_{n}", "response_length", "finished_frac"]
+    columns = {
+        "pass_at_1": "Pass@1 %",
+        f"pass_at_{n}": f"Pass@{n} %",
+        f"maj_at_{n}": f"Maj@{n} %",
+        "response_length": "tokens",
+        "finished_frac": "finished %",
+    }
     width = max(len(name) for name, _ in rows)
-    titles = ["Pass@1 %", f"Pass@{n} %", f"Maj@{n} %", "tokens", "finished %"]
-    print(f"\n{'':{width}}  {'verdict':8}" + "".join(f"{title:>16}" for title in titles))
+    print(f"\n{'':{width}}  {'verdict':8}" + "".join(f"{title:>16}" for title in columns.values()))
     for name, metrics in rows:
         for verdict in VERDICTS:
             cells = []
-            for key in keys:
+            for key in columns:
                 scale = 1 if key == "response_length" else 100
                 value, se = metrics[verdict][key] * scale, metrics[verdict][f"{key}_se"] * scale
                 cells.append(f"{value:.1f} ± {se:.1f}")
@@ -549,6 +567,18 @@ def checkpoints_of(args: Args) -> dict[str, list[str]]:
     return models
 
 
+def say_other_prompts(run: Path, args: Args) -> None:
+    """Prints which prompt arguments the training run had that this evaluation has not: its prompts are other ones."""
+    before = read_json(run / "args.json", "write the arguments of the run into it")
+    for key in ("prompt_file", "examples_file", "system_prompt", "chat_template_kwargs"):
+        had, has = before.get(key), getattr(args, key)
+        if had and had != has:
+            say(
+                f"note: {run.name} was trained with {flag(key)} {had!r}, and this evaluation has "
+                f"{repr(has) if has else 'none'}: its prompts differ from those of training."
+            )
+
+
 @dataclass
 class Work:
     """One data set under one seed for one model; its responses go to `file`, its results to `path`."""
@@ -569,6 +599,8 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     """Evaluates, and returns the rows of the summary. A sampler or grader that is given is used instead of a new one,
     and left open; with --run each checkpoint is pushed into it, with --model it has the weights already."""
     models = checkpoints_of(args)
+    if args.run:
+        say_other_prompts(Path(next(iter(models))).parents[1], args)
     device = start_processes(args.seed)
     rank = dist.get_rank()
     paths = {model: resolve_model(model, args.max_total_tokens) for model in models}

@@ -239,12 +239,19 @@ class Run:
         if changed:
             details = ", ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
             raise ValueError(
-                f"--resume {self.folder}: {details}. Give the arguments of the first start (args.json there)."
+                f"--resume {self.folder}: {details}. Leave that out: a resumed run takes the arguments of its first "
+                "start, from args.json there."
             )
         self._check_inputs()
         latest = self.folder / "resume" / "latest.json"
         if latest.exists():
-            return read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
+            step = read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
+            if step > self.args.num_steps:
+                raise ValueError(
+                    f"--num-steps {self.args.num_steps}: the run in {self.folder} has already done {step} steps; "
+                    "choose more to go on."
+                )
+            return step
         if any((self.folder / "checkpoints").glob("step_*")):
             raise ValueError(
                 f"--resume {self.folder}: {latest} is missing, so this run cannot go on; a new one can start from the "

@@ -10,11 +10,13 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import json
 import math
 import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
@@ -82,13 +84,33 @@ def flag(name: str) -> str:
 def parse(args_class: type, arguments: list[str] | None = None):
     """Returns the command line as an instance of a script's Args. A bad value ends the program with exit code 2 and a
     line that says what to do; --help shows the docstring of the script, and the arguments under the headings of the
-    source."""
-    values = tyro.cli(_grouped(args_class), args=arguments, description=sys.modules[args_class.__module__].__doc__)
+    source. With --resume, what the command line leaves out is as in the run's args.json."""
+    grouped, description = _grouped(args_class), sys.modules[args_class.__module__].__doc__
+    values = tyro.cli(grouped, args=arguments, description=description)
     try:
+        before = _arguments_of_first_start(values)
+        for group in vars(values).values():
+            for name in vars(group).keys() & before.keys():
+                setattr(group, name, before[name])
+        if before:
+            values = tyro.cli(grouped, args=arguments, description=description, default=values)
         return args_class(**{name: value for group in vars(values).values() for name, value in vars(group).items()})
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(REFUSED)
+
+
+def _arguments_of_first_start(values) -> dict[str, Any]:
+    """The arguments in args.json of the run that --resume names; none without --resume, or if there is no such file.
+    Raises ValueError if it is damaged."""
+    folders = [group.resume for group in vars(values).values() if getattr(group, "resume", "")]
+    path = Path(folders[0]) / "args.json" if folders else None
+    if path is None or not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(f"{path} is damaged: write the arguments of the first start into it.") from None
 
 
 @functools.cache

@@ -1,9 +1,11 @@
-"""Finds out which of its inputs a function reads, by calling it with `UNKNOWN` in place of some of them.
+"""Checks the functions that users edit: which inputs one reads, and whether it returns one number for each response.
 
+Which inputs are read is found by calling the function with `UNKNOWN` in place of some of them:
 torch calls `__torch_function__` of a tensor's subclass for whatever is done with the tensor: arithmetic, a comparison,
 a conversion, a look at its shape. So a read is noticed even if the result does not show it.
 """
 
+import math
 import random
 from collections.abc import Callable
 
@@ -51,3 +53,22 @@ def reads_unknown(function: Callable, *inputs) -> bool:
         if of_gpu is not None:
             torch.cuda.set_rng_state(of_gpu)
     return returned or Unknown.times_read > before
+
+
+def one_for_each(values, count: int, function: str, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Returns `values`, which `function` has returned for `count` responses, as data: (count,) float64, detached.
+
+    Raises ValueError if they are not one number for each response, and for numbers outside a tensor also if one is
+    infinite or NaN. A tensor is not read: on a GPU that would wait, and the loss is checked once a step."""
+    wanted = f"{function} must return one number for each of the {count} responses, and returned "
+    if not isinstance(values, torch.Tensor):
+        try:
+            values = torch.as_tensor(values, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{wanted}{type(values).__name__}: {str(values)[:200]}") from None
+        for number, value in enumerate(values.flatten().tolist()):
+            if not math.isfinite(value):
+                raise ValueError(f"{wanted}{value} for response {number}.")
+    if values.shape != (count,):
+        raise ValueError(f"{wanted}values of shape {tuple(values.shape)}.")
+    return values.detach().to(device, torch.float64)

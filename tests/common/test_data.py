@@ -30,6 +30,7 @@ from common.data import (
     split_deepscaler,
     validation_of,
 )
+from common.grading import Grader
 
 BOTH = frozenset({"authors", "held_out"})
 
@@ -240,7 +241,10 @@ GOOD = {"problem": "p", "answer": "1"}
         ({"question": "p", "answer": "1"}, 'line 2: "problem" is missing or empty'),
         ({"problem": "p", "answer": "  "}, 'line 2: "answer" is missing or empty'),
         ({"problem": "p", "answer": None}, 'line 2: "answer" is missing or empty'),
-        ({"problem": "p", "answer": ["1"]}, 'line 2: "answer" is missing or empty'),
+        ({"problem": "p", "answer": float("nan")}, 'line 2: "answer" is missing or empty'),
+        ({"problem": "p", "answer": ["1"]}, 'line 2: "answer" is ["1"]: it must be text or a number'),
+        ({"problem": {"text": "p"}, "answer": "1"}, 'line 2: "problem" is {"text": "p"}: it must be text or a number'),
+        ({"problem": "\ud800", "answer": "1"}, "line 2: not valid JSON ('utf-8' codec can't encode"),
     ],
 )
 def test_a_bad_line_is_named_by_file_and_number(tmp_path, bad, message):
@@ -537,6 +541,32 @@ def test_prompt_and_examples_files_that_cannot_be_used_are_one_line(tmp_path):
         render_prompts(make_tokenizer(CHATML), [problem_of("x")], tmp_path / "wording.txt")
     with pytest.raises(ValueError, match='line 1: "solution" is missing or empty'):
         load_examples(write_lines(tmp_path / "bad.jsonl", {"problem": "p", "answer": "1"}))
+    assert load_examples(write_lines(tmp_path / "numbers.jsonl", {"problem": 1, "solution": 2.5})) == [("1", "2.5")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_wording(tmp_path):
+    """Windows editors write one; it went to the model in front of every problem."""
+    (tmp_path / "wording.txt").write_bytes(b"\xef\xbb\xbf{problem}\r\n")
+    assert data.load_wording(tmp_path / "wording.txt") == "{problem}"
+
+
+def test_numbers_in_a_data_file_have_no_exponent_and_an_id_may_be_0(tmp_path):
+    """math-verify does not read 1e-07, so that no response to such a problem was right."""
+    rows = [{"id": i, "problem": "p", "answer": answer} for i, answer in enumerate((1e-07, 1e22, 2.5, 14.0, -3))]
+    problems = load_problems(str(write_lines(tmp_path / "numbers.jsonl", *rows)))
+    assert [p.id for p in problems] == ["0", "1", "2", "3", "4"]
+    assert [p.answer for p in problems] == ["0.0000001", "1" + 22 * "0", "2.5", "14.0", "-3"]
+    with Grader(1) as grader:
+        verdicts = grader.grade([r"\boxed{10^{-7}}", r"\boxed{10^{22}}", r"\boxed{5/2}", r"\boxed{14}"], problems[:4])
+    assert all(verdict.authors and verdict.strict for verdict in verdicts)
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "deep.jsonl").write_text(
+        '{"problem": "p", "answer": "1", "more": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    )
+    with pytest.raises(ValueError, match="deep.jsonl, line 1: not valid JSON"):
+        load_problems(str(tmp_path / "deep.jsonl"))
 
 
 def test_prompt_hash_changes_with_wording_and_examples_only(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -229,6 +230,39 @@ def summary_of(folder) -> str:
     return as_json(summary["results"])
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_sampled(program, tmp_path, monkeypatch):
+    run_program, out = program
+    (tmp_path / "file").touch()
+    sampler = FakeSampler(SAID)
+    for place in ("file", "file/below"):
+        with pytest.raises(ValueError, match=f"cannot be written to .*{place}: .*file is no folder .*--output-dir"):
+            run_program(sampler, output_dir=str(tmp_path / place))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+        with pytest.raises(ValueError, match="is no folder that can be written to"):
+            run_program(sampler)
+    assert sampler.calls == [] and not out.exists()
+
+
+def test_a_disk_that_fills_up_ends_an_evaluation_in_one_line(program, monkeypatch):
+    run_program, _ = program
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(
+        OSError, match=r"responses.jsonl could not be written \(.*No space left.*start the same command"
+    ):
+        run_program()
+
+
+def test_with_one_sample_the_table_shows_pass_at_1_once(program, capsys):
+    run_program, _ = program
+    run_program(n=1)
+    assert capsys.readouterr().out.count("Pass@1 %") == 1
+
+
 def test_the_summary_keeps_other_rows_and_replaces_its_own(program):
     run_program, out = program
     first = run_program() + run_program(n=2)
@@ -266,6 +300,18 @@ def evaluate_run(folder, **changes):
     arguments = dict(dataset=[str(data / "problems.jsonl")], prompt_file=str(data / "bare.txt"), n=2)
     arguments |= dict(max_total_tokens=20, sampler="transformers")
     return main(Args(**arguments | changes), grader=ParityGrader())
+
+
+def test_an_evaluation_with_other_prompts_than_training_says_so(training_run, capsys):
+    """Evaluation takes the prompt of the data set; a run on a prompt of its own was evaluated on another unnoticed."""
+    wording = str(training_run.parents[1] / "bare.txt")
+    trained = {"num_steps": 40, "prompt_file": wording, "system_prompt": "Be brief.", "examples_file": ""}
+    (training_run / "args.json").write_text(json.dumps(trained))
+    evaluate_run(training_run, run=[str(training_run)], n=1)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "trained with --system-prompt 'Be brief.', and this evaluation has none" in notes[0]
+    evaluate_run(training_run, run=[str(training_run)], n=1, system_prompt="Be brief.", output_dir=wording + ".results")
+    assert "note: " not in capsys.readouterr().out
 
 
 NAMES = ["last", "best_authors", "best_held_out"]

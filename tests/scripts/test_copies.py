@@ -27,7 +27,7 @@ from common.data import Problem
 from common.grading import Verdict
 from common.logprob import full_tensor
 from common.run import parse
-from common.run.unknown import UNKNOWN, UnknownRead, reads_unknown
+from common.run.unknown import UNKNOWN, UnknownRead, one_for_each, reads_unknown
 
 SETTINGS = (
     "--num-problems 4 --group-size 3 --num-steps 2 --eval-every 2 --max-total-tokens 20 --learning-rate 1e-3 "
@@ -413,12 +413,52 @@ def test_the_reward_is_that_of_the_chosen_verdict(folder, tmp_path, verdict):
         assert line["objective/strict_reward"] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("wrong", ["rewards + [1.0]", "rewards[1:]", "[[r] * 2 for r in rewards]"])
-def test_a_reward_of_ones_own_that_does_not_give_one_number_for_each_text_stops_the_run(folder, tmp_path, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("rewards + [1.0]", r"one number for each of the 12 responses, and returned values of shape \(13,\)"),
+        ("rewards[1:]", r"values of shape \(11,\)"),
+        ("[[r] * 2 for r in rewards]", r"values of shape \(12, 2\)"),
+        ("None", "returned NoneType"),
+        ("texts", "returned list: "),
+        ("(r for r in rewards)", "returned generator"),
+        ("[*rewards[1:], float('nan')]", "returned nan for response 11"),
+    ],
+)
+def test_a_reward_of_ones_own_that_is_not_one_number_for_each_text_stops_the_run(folder, tmp_path, wrong, reason):
     line = "            rewards = task_reward(texts, owners, verdicts, args)\n"
     script = copy_of("rloo_task.py", line, f"{line}            rewards = {wrong}\n", tmp_path)
-    with pytest.raises(RuntimeError, match=r"shape '\[12\]' is invalid"):
+    with pytest.raises(ValueError, match=f"task_reward must return .*{reason}"):
         train(folder, script)
+
+
+@pytest.mark.parametrize("name", ["rloo_task.py", "rloo_tilted.py"])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("1.0", r"values of shape \(\)"),
+        ("None", "returned NoneType"),
+        ("r_task[:, None] - length", r"values of shape \(12, 12\)"),  # by broadcasting; cut to its first column before
+        ("(r_task - logp).mean()", r"values of shape \(\)"),
+        ("r_task[:, None] - logp", r"values of shape \(12, 12\)"),
+        ("None if r_task is None else [float('nan')] * len(r_task)", "returned nan for response 0"),
+    ],
+)
+def test_an_objective_that_is_not_one_number_for_each_response_stops_the_run(folder, tmp_path, name, wrong, reason):
+    old = {"rloo_task.py": "    return r_task\n", "rloo_tilted.py": "    return -log_ratio if"}[name]
+    new = f"    return {wrong}\n" if name == "rloo_task.py" else f"    return {wrong}\n    return -log_ratio if"
+    script = copy_of(name, old, new, tmp_path)
+    with pytest.raises(ValueError, match=f"objective must return .*{reason}"):
+        train(folder, script)
+
+
+def test_an_objective_may_return_any_numbers_and_they_are_data(folder, tmp_path):
+    """Booleans could not be subtracted, and a return with a gradient was warned of."""
+    script = copy_of("rloo_task.py", "    return r_task\n", "    return r_task > 0\n", tmp_path)
+    lines = curves(train(folder, script))
+    assert lines[0]["objective/return"] == lines[0]["objective/task_reward"]
+    values = one_for_each(torch.ones(3, requires_grad=True) * 2, 3, "objective")
+    assert values.dtype == torch.float64 and not values.requires_grad and values.tolist() == [2.0] * 3
 
 
 # --- what else a copy may do ------------------------------------------------------------------------------------------

@@ -456,6 +456,27 @@ def test_resume_refuses_other_arguments_and_an_empty_folder(folder, tilted, tmp_
         train(folder, rloo_tilted, "--alpha", "2", "--beta", "0.2", "--resume", str(tilted))
     with pytest.raises(ValueError, match="nothing to resume"):
         train(folder, rloo_tilted, *TILTED, "--resume", str(tmp_path))
+    with pytest.raises(ValueError, match="--num-steps 3: the run .* has already done 4 steps; choose more"):
+        train(folder, rloo_tilted, *TILTED, "--num-steps", "3", "--resume", str(tilted))
+
+
+def test_resume_alone_takes_the_arguments_of_the_first_start(tilted, tmp_path):
+    """It took the defaults of the script, looked for the default model on the hub, and refused every difference."""
+    before = json.loads((tilted / "args.json").read_text())
+    args = parse(rloo_tilted.Args, ["--resume", str(tilted)])
+    assert dataclasses.asdict(args) == before | {"resume": str(tilted)} and args.alpha == 2.0
+    args = parse(rloo_tilted.Args, ["--resume", str(tilted), "--num-steps", "500", "--no-base-curves"])
+    assert dataclasses.asdict(args) == before | {"resume": str(tilted), "num_steps": 500, "base_curves": False}
+    (tmp_path / "args.json").write_text(json.dumps(before | {"beta": math.inf, "of_another_script": 1, "track": True}))
+    args = parse(rloo_tilted.Args, ["--resume", str(tmp_path), "--no-track"])
+    assert args.beta == math.inf and not args.track
+
+
+def test_damaged_arguments_of_the_first_start_are_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "args.json").write_text("{")
+    with pytest.raises(SystemExit, match="2"):
+        parse(rloo_tilted.Args, ["--resume", str(tmp_path)])
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/args.json is damaged: ")
 
 
 @pytest.fixture(scope="module")
