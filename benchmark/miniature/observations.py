@@ -422,8 +422,8 @@ def training_table(m: Measured, quick: bool) -> Table:
         rows.append(line + [""] * (len(header) - len(line)))
     notes = [
         "Pass@1 ± error (over problems, and over seeds if there are several), last checkpoint, T = 1, per cent; "
-        "over Base: paired. log π_base: of a response, nats, mean of the last five steps (Base: on the test problems). Best: "
-        "validation accuracy of the best step, one sample a problem.",
+        "over Base: paired. log π_base: of a response, nats, mean of the last five steps (Base: on the test problems). "
+        "Best: validation accuracy of the best step, one sample a problem.",
         "T = 1/α: 1/2 for task reward, sharpening and the controls. Optimum: of the row's objective, exact, on "
         "its own base; ESS: effective samples per problem of its estimate; below 10, trust only the argmax.",
     ]
