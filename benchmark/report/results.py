@@ -7,7 +7,7 @@ it is computed again here. What only some figures need, such as log pi of the an
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from benchmark.tables.paper import TABLES, Row, wanted_rows
@@ -215,6 +215,11 @@ class Results:
         return [TrainingRun(folder) for folder in folders if not belongs_to_a_table(Path(folder.name))]
 
 
+@cache
+def folders_of_tables() -> frozenset[str]:
+    """What the names of the folders begin with in which the rows of all tables have their results."""
+    return frozenset(row.folder.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES]))
+
+
 def belongs_to_a_table(path: Path) -> bool:
-    ours = {row.folder.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES])}
-    return path.parts[0].split("__")[0] in ours
+    return path.parts[0].split("__")[0] in folders_of_tables()
