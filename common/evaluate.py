@@ -46,7 +46,7 @@ from common.data import Problem, load_datasets, load_tokenizer, say
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments, flag
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, PositiveInt, Seed, Workers, check_arguments, flag
 from common.run.checkpoint import model_hash, read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
@@ -102,7 +102,7 @@ class Args:
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
     batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: NonNegativeInt = 0
+    num_grading_workers: Workers = 0
     """grading processes; 0 for one per core, at most 16"""
 
     def __post_init__(self):
