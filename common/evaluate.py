@@ -17,11 +17,12 @@ Results are in RUN/results/, or in results/<model>/. There, a data set and a see
 (step_N/ only for the checkpoints of a run). Beside them summary.json has one row for each checkpoint and data set, over
 the files of all repeats (`summary_row`). Reports read that file. Evaluating again replaces the rows concerned.
 
-Metrics come under "authors" and "strict" (common/grading), each with its standard error over problems in `_se`. An
-evaluation that was stopped continues where it was. Results whose problems, prompts, model, stop tokens or grading rules
-have changed are refused. Other methods write the same files with `new_record`, `grade_records`, `ResponsesFile`,
-`write_results` and `add_to_summary`. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (without
-that `--` torchrun takes `--n` for its own option); each process adds to a responses file of its own.
+Metrics come under "authors" and "strict" (common/grading), each with its standard error over problems in `_se`, which
+is null for a single problem. An evaluation that was stopped continues where it was. Results whose problems, prompts,
+model, stop tokens or grading rules have changed are refused. Other methods write the same files with `new_record`,
+`grade_records`, `ResponsesFile`, `write_results` and `add_to_summary`. On several GPUs: `torchrun --nproc-per-node 4 -m
+-- common.evaluate ...` (without that `--` torchrun takes `--n` for its own option); each process adds to a responses
+file of its own.
 """
 
 import fcntl

@@ -316,7 +316,9 @@ def inference_time(album: Album) -> None:
         if evaluation := album.evaluation(row, "math500", "last"):
             (seconds, se), (tokens, _) = mean(evaluation.files, "seconds"), mean(evaluation.files, "spent")
             ax.barh(place, seconds, xerr=se, color=(GREY, SKY, ORANGE, "#FBE3B0")[place], edgecolor="black", capsize=3)
-            ax.text(seconds + se, place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center")
+            ax.text(
+                seconds + np.nan_to_num(se), place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center"
+            )
     ax.set_yticks(range(len(rows)), [row.label for row in rows])
     ax.invert_yaxis()
     ax.set(xlabel="seconds a problem", xlim=(0, 2.2 * max(ax.get_xlim()[1], 1e-9)))

@@ -306,13 +306,15 @@ class Run:
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl, the same figures to TensorBoard, and a short line to the console. A script may
-        log figures of its own, of any name, beside those that common/run/metrics.py describes."""
+        log figures of its own, of any name, beside those that common/run/metrics.py describes. What is not finite is
+        null in metrics.jsonl, since JSON has no NaN and no infinity."""
         if self.writer is None:
             return
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
-                file.write(json.dumps({"step": step} | figures) + "\n")
+                finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
+                file.write(json.dumps({"step": step} | finite) + "\n")
             for key, value in figures.items():
                 self.writer.add_scalar(key, value, step)
         print(self._console_line(step, figures), flush=True)

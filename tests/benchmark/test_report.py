@@ -202,6 +202,17 @@ def test_a_cell_never_shows_the_papers_number_as_ours():
     assert pages.Cell().texts() == ("", "")
 
 
+def test_the_unknown_error_of_a_single_problem_is_left_out(tmp_path):
+    write_results(tmp_path / "one.json", records(1, 4, problems=1), method="sampling", settings={})
+    file = folders.ResultsFile(tmp_path / "one.json")
+    value, se = file.percent("pass_at_1")
+    assert math.isnan(se) and pages.Cell((value, se), 66.9).texts()[0] == f"{value:.1f}"
+    run = put_other_run(tmp_path, "mine")
+    (run / "metrics.jsonl").write_text('{"step": 0, "x": 1}\n{"step": 5, "x": null}\n{"step": 6}\n')
+    steps, values = folders.TrainingRun(run).curve("x")
+    assert steps == [0, 5] and values[0] == 1 and math.isnan(values[1])
+
+
 def test_the_nearest_reading_of_an_open_row_is_named():
     found = {"Power sampling, exact": [4.0, 2.0], "Power sampling, mh-llm": [1.0], "Beam, vllm-0.11": [1.0]}
     (note,) = report.nearest(found)
