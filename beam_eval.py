@@ -49,7 +49,7 @@ from common.rollout import start_sampler, stop_token_ids
 from common.rollout.transformers import TransformersSampler
 from common.rollout.vllm import VLLMSampler
 from common.run import compute_dtype, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, FiniteFloat, NonNegativeInt, PositiveInt, check_arguments
+from common.run.arguments import AtLeastTwo, Exponent, PositiveInt, Workers, check_arguments
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Args:
     # --- method ---
     num_beams: PositiveInt = 4
     """W, the number of beams of a problem; 1 is greedy decoding"""
-    length_penalty: list[FiniteFloat] = field(default_factory=lambda: [0.0])
+    length_penalty: list[Exponent] = field(default_factory=lambda: [0.0])
     """one or several exponents of the length; several cost no more than the costliest one alone"""
     rule: Literal["transformers", "vllm-0.11"] = "transformers"
     """which beam search, see above"""
@@ -87,7 +87,7 @@ class Args:
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
-    num_grading_workers: NonNegativeInt = 0
+    num_grading_workers: Workers = 0
     """grading processes; 0 for one per core, at most 16"""
 
     def __post_init__(self):

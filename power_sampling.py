@@ -57,7 +57,7 @@ from common.evaluate import ResponsesFile, grade_records, new_record, print_tabl
 from common.grading import Grader
 from common.rollout import Request, Rollout, Sample, problem_word, start_sampler, stop_token_ids, uniforms
 from common.run import resolve_model, start, start_processes, write_json
-from common.run.arguments import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, check_arguments
+from common.run.arguments import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Workers, check_arguments
 
 LEAST_WEIGHT = 1e-3  # nats: with --cut entropy, places where the model has no doubt are still cut now and then
 
@@ -109,7 +109,7 @@ class Args:
     """auto: vLLM on a GPU, transformers on a CPU"""
     deterministic: bool = False
     """vllm: choose tokens by counter too, so that answers do not depend on what else runs, up to rounding; slower"""
-    num_grading_workers: NonNegativeInt = 0
+    num_grading_workers: Workers = 0
     """grading processes; 0 for one per core, at most 16"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""

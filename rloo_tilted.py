@@ -112,7 +112,7 @@ class Args:
     """start even if the memory estimate says that the run does not fit"""
     base_curves: bool = True
     """log log pi_base and the KL even when the objective ignores them; costs a base copy and a forward pass"""
-    num_grading_workers: arg.NonNegativeInt = 0
+    num_grading_workers: arg.Workers = 0
     """number of grading processes; 0 for one a core, at most 16"""
 
     # --- output ---

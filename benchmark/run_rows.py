@@ -395,20 +395,46 @@ def run(rows: list[Row], folder: Path, processes: int, show: str) -> int:
     return int(bool(failed))
 
 
+def chosen(rows: list[Row], patterns: list[str], part: bool) -> list[Row]:
+    """The rows whose name matches every pattern. Raises ValueError for a malformed pattern, and if no row matches
+    unless the rows are only a `part` of all. No rows at all are no error: table scripts check their arguments so."""
+    for pattern in patterns:
+        compiled(pattern, "--rows")
+    found = [row for row in rows if all(re.search(pattern, row.name) for pattern in patterns)]
+    if rows and not found:
+        nothing = f"{' '.join(f'--rows {pattern}' for pattern in patterns)}: no row matches"
+        if not part:
+            raise ValueError(f"{nothing}. The rows are {', '.join(row.name for row in rows)}.")
+        print(f"{nothing} in this part of the rows.", file=sys.stderr)
+    return found
+
+
+def compiled(pattern: str, flag: str) -> re.Pattern:
+    """Raises ValueError, naming the flag, if a regular expression is malformed."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{flag} {pattern}: no regular expression ({error}).") from None
+
+
 def main() -> int:
     shown_as_is = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown_as_is, allow_abbrev=False)
     parser.add_argument("--folder", type=Path, required=True, help="where logs and the marks of complete rows are kept")
     parser.add_argument("--rows", action="append", default=[], metavar="REGEX", help="only rows whose name matches")
+    parser.add_argument("--part", action="store_true", help="other inputs have the rest: --rows may match nothing here")
     parser.add_argument("--dry-run", action="store_true", help="print the rows and run nothing")
     parser.add_argument("--in-process", type=int, default=0, metavar="N", help="run rows inside N processes")
     parser.add_argument("--show", default="", metavar="REGEX", help="print the lines of a row's log that match")
     args = parser.parse_args()
     try:
-        rows = read_rows(sys.stdin.read())
+        compiled(args.show, "--show")
+        rows = chosen(read_rows(sys.stdin.read()), args.rows, args.part)
     except ValueError as error:
-        parser.error(str(error))  # exit code 2
-    rows = [row for row in rows if all(re.search(pattern, row.name) for pattern in args.rows)]
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.part and not rows:
+        return 0
     if args.dry_run:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" may close the pipe
         print("\n\n".join(row.text() for row in rows))

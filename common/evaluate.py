@@ -17,11 +17,12 @@ Results are in RUN/results/, or in results/<model>/. There, a data set and a see
 (step_N/ only for the checkpoints of a run). Beside them summary.json has one row for each checkpoint and data set, over
 the files of all repeats (`summary_row`). Reports read that file. Evaluating again replaces the rows concerned.
 
-Metrics come under "authors" and "strict" (common/grading), each with its standard error over problems in `_se`. An
-evaluation that was stopped continues where it was. Results whose problems, prompts, model, stop tokens or grading rules
-have changed are refused. Other methods write the same files with `new_record`, `grade_records`, `ResponsesFile`,
-`write_results` and `add_to_summary`. On several GPUs: `torchrun --nproc-per-node 4 -m -- common.evaluate ...` (without
-that `--` torchrun takes `--n` for its own option); each process adds to a responses file of its own.
+Metrics come under "authors" and "strict" (common/grading), each with its standard error over problems in `_se`, which
+is null for a single problem. An evaluation that was stopped continues where it was. Results whose problems, prompts,
+model, stop tokens or grading rules have changed are refused. Other methods write the same files with `new_record`,
+`grade_records`, `ResponsesFile`, `write_results` and `add_to_summary`. On several GPUs: `torchrun --nproc-per-node 4 -m
+-- common.evaluate ...` (without that `--` torchrun takes `--n` for its own option); each process adds to a responses
+file of its own.
 """
 
 import fcntl
@@ -46,7 +47,7 @@ from common.data import Problem, load_datasets, load_tokenizer, say
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_arguments, flag
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, PositiveInt, Seed, Workers, check_arguments, flag
 from common.run.checkpoint import model_hash, read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
@@ -102,7 +103,7 @@ class Args:
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
     batch_size: PositiveInt = 64
     """problems sampled at a time; results are on disk after each batch"""
-    num_grading_workers: NonNegativeInt = 0
+    num_grading_workers: Workers = 0
     """grading processes; 0 for one per core, at most 16"""
 
     def __post_init__(self):

@@ -89,11 +89,12 @@ def draw_all(results: Results, tables: list[int], folder: Path) -> list[Image]:
         tilted_curves(album, 8, [(5, "math500"), (9, "math500")], "reliance on the task reward, fixed length")
     runs = [run for n in sorted(wanted - {2}) for row in rows_of(n) if row.expect and (run := album.run(row))]
     runs = list({run.folder: run for run in runs}.values())
-    others = results.other_runs()
+    others, which = newest(results.other_runs())
     if others:
-        health(album, "other_health", "Training health of other runs", [(run.name, [run]) for run in others], "")
-    likelihood(album, runs + others)
-    divergence(album, runs + others)
+        rows = [(run.name, [run]) for run in others]
+        health(album, "other_health", "Training health of other runs", rows, which)
+    likelihood(album, runs + others, which)
+    divergence(album, runs + others, which)
     for tag in MODELS:
         spending(album, tag, [n for n in sorted(wanted - {2}) if TABLES[n][0] == tag])
     return album.images
@@ -248,6 +249,18 @@ def health_of_rows(album: Album) -> None:
     health(album, "figure_4", "Figure 4: training health, Qwen3-4B", runs, "Variable length.")
 
 
+MOST_OTHERS = 12  # runs of no table in a figure: more leave no room for their curves, and take minutes to draw
+
+
+def newest(runs: list[TrainingRun]) -> tuple[list[TrainingRun], str]:
+    """The runs that figures show of those in no table, and a sentence for their captions if these are not all."""
+    by_age = sorted(runs, key=lambda run: (run.folder / "metrics.jsonl").stat().st_mtime, reverse=True)
+    chosen = {run.folder for run in by_age[:MOST_OTHERS]}
+    shown = [run for run in runs if run.folder in chosen]
+    which = f"Of the {len(runs)} runs that are in no table, the {len(shown)} newest."
+    return shown, "" if len(shown) == len(runs) else which
+
+
 # --- Figure 6: Pass@k -------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +275,10 @@ PASS_AT_K = [  # label, method and alpha, checkpoint, colour, marker, line
 
 def pass_at_k_curves(album: Album) -> None:
     datasets = MODELS["qwen3-4b"].datasets
+    for row in figure_6_rows():  # notes what is missing: no table asks for these rows
+        for checkpoint in row.checkpoints:
+            for dataset in row.datasets:
+                album.results.evaluation(row, dataset, checkpoint)
     figure, axes = plt.subplots(1, len(datasets), figsize=(3.5 * len(datasets), 3.4), layout="constrained")
     more = {row.key[:2]: row for row in figure_6_rows()}
     for ax, dataset in zip(axes, datasets, strict=True):
@@ -299,7 +316,9 @@ def inference_time(album: Album) -> None:
         if evaluation := album.evaluation(row, "math500", "last"):
             (seconds, se), (tokens, _) = mean(evaluation.files, "seconds"), mean(evaluation.files, "spent")
             ax.barh(place, seconds, xerr=se, color=(GREY, SKY, ORANGE, "#FBE3B0")[place], edgecolor="black", capsize=3)
-            ax.text(seconds + se, place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center")
+            ax.text(
+                seconds + np.nan_to_num(se), place, f"   {seconds:.3g} s, {tokens:,.0f} tokens an answer", va="center"
+            )
     ax.set_yticks(range(len(rows)), [row.label for row in rows])
     ax.invert_yaxis()
     ax.set(xlabel="seconds a problem", xlim=(0, 2.2 * max(ax.get_xlim()[1], 1e-9)))
@@ -365,24 +384,24 @@ def trajectories(album: Album, runs, name: str, title: str, x: str, y: str, labe
             ax.plot(points[0], curve[0], color="white", marker="o", markeredgecolor="black", markersize=6, zorder=5)
         ax.set(title=group, xlabel=labels[0], ylabel=labels[1])
         ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    note = f"A line is a run from its start (open circle, Base) to its end (marker). {note}"
+    note = f"A line is a run from its start (open circle, Base) to its end (marker). {note}".strip()
     album.save(figure, name, title, note)
 
 
-def likelihood(album: Album, runs: list[TrainingRun]) -> None:
+def likelihood(album: Album, runs: list[TrainingRun], which: str) -> None:
     title = "log π_base against accuracy, over training"
     note = "Both on the training problems of the step, means of up to 20 steps. If sharpening were what helps, the "
     note += "likelier responses would be the better ones: all lines would rise to the right."
     labels = ("log π_base of a response, nats", "task reward")
     keys = ("objective/logp_base", "objective/task_reward")
-    trajectories(album, runs, "ours_likelihood", title, *keys, labels, note)
+    trajectories(album, runs, "ours_likelihood", title, *keys, labels, f"{note} {which}")
 
 
-def divergence(album: Album, runs: list[TrainingRun]) -> None:
+def divergence(album: Album, runs: list[TrainingRun], which: str) -> None:
     title = "Accuracy against KL(policy || base), over training"
     note = "KL on training problems, mean of up to 20 steps; accuracy on the held-out validation problems."
     labels = ("KL(policy || base) of a response, nats", "validation accuracy")
-    trajectories(album, runs, "ours_divergence", title, "objective/kl_base", "eval/held_out", labels, note)
+    trajectories(album, runs, "ours_divergence", title, "objective/kl_base", "eval/held_out", labels, f"{note} {which}")
 
 
 KINDS = {  # by the beginning of a row's label: colour, marker

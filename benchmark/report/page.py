@@ -2,6 +2,7 @@
 
 import base64
 import html
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,14 +11,15 @@ Estimate = tuple[float, float]  # value and standard error
 
 @dataclass
 class Cell:
-    """Ours and the paper's in per cent; either may be missing."""
+    """Ours and the paper's in per cent; either may be missing. The error of a single problem is NaN, and not shown."""
 
     ours: Estimate | None = None
     paper: float | None = None
 
     def texts(self) -> tuple[str, str]:
         """Ours, and what the paper has, always marked as the paper's."""
-        ours = f"{self.ours[0]:.1f} ± {self.ours[1]:.1f}" if self.ours else ""
+        ours = f"{self.ours[0]:.1f}" if self.ours else ""
+        ours += f" ± {self.ours[1]:.1f}" if self.ours and not math.isnan(self.ours[1]) else ""
         paper = f"paper {self.paper:.1f}" if self.paper is not None else ""
         if ours and paper:
             paper += f", {self.ours[0] - self.paper:+.1f}"

@@ -5,9 +5,10 @@ it is computed again here. What only some figures need, such as log pi of the an
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from benchmark.tables.paper import TABLES, Row, wanted_rows
@@ -57,9 +58,9 @@ class ResultsFile:
             raise Broken(f"{path}: not a results file ({type(error).__name__}: {error})") from None
 
     def percent(self, metric: str, verdict: str = "authors") -> Estimate:
-        """A metric of common/evaluate.py, such as pass_at_1, in per cent."""
-        metrics = self.metrics[verdict]
-        return 100 * metrics[metric], 100 * metrics[f"{metric}_se"]
+        """A metric of common/evaluate.py, such as pass_at_1, in per cent; the error of a single problem is NaN."""
+        value, se = self.metrics[verdict][metric], self.metrics[verdict][f"{metric}_se"]
+        return 100 * value, math.nan if se is None else 100 * se
 
 
 def mean(files: list[ResultsFile], name: str) -> Estimate:
@@ -129,9 +130,9 @@ class TrainingRun:
             raise Broken(f"{path}: {error}") from None
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a logged metric."""
+        """Steps and values of a logged metric; NaN where it was not finite."""
         lines = [line for line in self.curves if key in line]
-        return [line["step"] for line in lines], [line[key] for line in lines]
+        return [line["step"] for line in lines], [math.nan if line[key] is None else line[key] for line in lines]
 
 
 def mean_of_last(run: TrainingRun, key: str, steps: int = 20) -> float | None:
@@ -215,6 +216,11 @@ class Results:
         return [TrainingRun(folder) for folder in folders if not belongs_to_a_table(Path(folder.name))]
 
 
+@cache
+def folders_of_tables() -> frozenset[str]:
+    """What the names of the folders begin with in which the rows of all tables have their results."""
+    return frozenset(row.folder.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES]))
+
+
 def belongs_to_a_table(path: Path) -> bool:
-    ours = {row.folder.split("/")[0].removesuffix("__*") for row in wanted_rows([*TABLES])}
-    return path.parts[0].split("__")[0] in ours
+    return path.parts[0].split("__")[0] in folders_of_tables()

@@ -71,7 +71,7 @@ own_engine() {
 }
 
 run() { # ARGUMENTS...
-    python3 -m benchmark.run_rows --folder "$out" --rows "$rows" $dry_run "$@"
+    python3 -m benchmark.run_rows --folder "$out" --part --rows "$rows" $dry_run "$@"
 }
 
 failed=0

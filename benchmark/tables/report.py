@@ -147,8 +147,14 @@ def main(args: Args) -> int:
     unknown = sorted(set(args.tables) - {2, *TABLES})
     if unknown:
         raise ValueError(f"--tables {unknown[0]}: the paper's tables with results are 2 to 12.")
+    if not args.runs:
+        raise ValueError("name one folder with runs or several, such as runs/paper.")
     if absent:
         raise ValueError(f"{', '.join(absent)}: no such folder. Give folders with runs, such as runs/paper.")
+    output = args.output or args.runs[0] / "report"
+    in_the_way = next((path for path in (output, *output.parents) if path.exists() and not path.is_dir()), None)
+    if in_the_way:
+        raise ValueError(f"--output {output}: {in_the_way} is a file. Name a folder, which need not exist.")
     results = Results(args.runs)
     if results.is_empty():
         raise ValueError(
@@ -159,7 +165,6 @@ def main(args: Args) -> int:
 
     tables = [view for n in args.tables for view in (table_2(results) if n == 2 else table_views(results, n))]
     tables += other_table(results)
-    output = args.output or args.runs[0] / "report"
     (output / "figures").mkdir(parents=True, exist_ok=True)
     images = figures.draw_all(results, args.tables, output / "figures")
     wanted = {row.name for row in wanted_rows(args.tables)}

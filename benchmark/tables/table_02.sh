@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 failed=0
 for table in table_03_04 table_05_06 table_07_08 table_09_10; do
-    bash benchmark/tables/$table.sh --rows '_(task|sharpen)$' "$@" || failed=1
+    bash benchmark/tables/$table.sh --part --rows '_(task|sharpen)$' "$@" || failed=1
 done
 case " $* " in *" --dry-run "*) ;; *) .venv/bin/python -m benchmark.tables.report runs/paper --tables 2 || failed=1 ;; esac
 exit $failed

@@ -33,7 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers import AutoConfig
+from transformers.utils.logging import disable_progress_bar
 
 from common.data import prompt_file_of, prompt_hash
 from common.logprob import SUPPORTED
@@ -94,7 +96,12 @@ def start_processes(seed: int) -> torch.device:
     """Starts the process group, under torchrun or for this process alone, and returns this process's device.
 
     It must be called before an engine is started, which would otherwise make a group of its own. `seed` determines the
-    initial LoRA adapters; batches and samples have random generators of their own."""
+    initial LoRA adapters; batches and samples have random generators of their own. From here on transformers shows no
+    progress bar when it loads weights; downloads keep theirs."""
+    downloads_shown = not are_progress_bars_disabled()
+    disable_progress_bar()  # also those of downloads
+    if downloads_shown:
+        enable_progress_bars()
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -306,13 +313,15 @@ class Run:
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl, the same figures to TensorBoard, and a short line to the console. A script may
-        log figures of its own, of any name, beside those that common/run/metrics.py describes."""
+        log figures of its own, of any name, beside those that common/run/metrics.py describes. What is not finite is
+        null in metrics.jsonl, since JSON has no NaN and no infinity."""
         if self.writer is None:
             return
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
-                file.write(json.dumps({"step": step} | figures) + "\n")
+                finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
+                file.write(json.dumps({"step": step} | finite) + "\n")
             for key, value in figures.items():
                 self.writer.add_scalar(key, value, step)
         print(self._console_line(step, figures), flush=True)

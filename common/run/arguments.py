@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import math
+import os
 import re
 import sys
 import textwrap
@@ -38,9 +39,16 @@ def at_least(least: int) -> Domain:
 
 
 BAD_NAME = re.compile(r"/|^\.")
+# Model, seed and time follow it in the name of a run folder, and no file system takes more than 255 bytes.
+LONGEST_NAME = 100
+# Each is a process of some 200 MB, and more than the cores can run are of no use.
+MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
 
 PositiveInt = Annotated[int, at_least(1)]
 NonNegativeInt = Annotated[int, at_least(0)]
+Workers = Annotated[
+    int, Domain(f"a whole number from 0 to {MOST_WORKERS} on this machine", lambda value: 0 <= value <= MOST_WORKERS)
+]
 AtLeastTwo = Annotated[int, at_least(2)]
 # numpy, which vLLM seeds too, takes no more than 32 bits.
 Seed = Annotated[int, Domain("a whole number from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
@@ -48,20 +56,32 @@ Seed = Annotated[int, Domain("a whole number from 0 to 4294967295", lambda value
 PositiveFloat = Annotated[float, Domain("a finite number above 0", lambda value: 0 < value < math.inf)]
 PositiveOrInf = Annotated[float, Domain("a number above 0, or inf", lambda value: value > 0)]
 NonNegativeFloat = Annotated[float, Domain("a finite number of 0 or more", lambda value: 0 <= value < math.inf)]
-FiniteFloat = Annotated[float, Domain("a finite number", math.isfinite)]
+# An exponent of lengths in tokens: with more, a power of the length would overflow.
+Exponent = Annotated[float, Domain("a number from -20 to 20", lambda value: -20 <= value <= 20)]
 Share = Annotated[float, Domain("a number above 0 and below 1", lambda value: 0 < value < 1)]
-FolderName = Annotated[str, Domain("a name without / that starts with no dot", lambda name: not BAD_NAME.search(name))]
+FolderName = Annotated[
+    str,
+    Domain(
+        f"a name of at most {LONGEST_NAME} bytes, without / and with no dot at its start",
+        lambda name: not BAD_NAME.search(name) and len(os.fsencode(name)) <= LONGEST_NAME,
+    ),
+]
+# Flags that do nothing without another one.
+NEEDS = {"grade_after_eos": "fixed_length"}
 
 
 def check_arguments(args) -> None:
-    """Raises ValueError, naming the flag, for the first argument whose value is outside its domain. None is in every
-    domain; of a list, every element is checked."""
+    """Raises ValueError, naming the flag, for the first argument whose value is outside its domain, and for a flag that
+    is given without the one that it NEEDS. None is in every domain; of a list, every element is checked."""
     hints = get_type_hints(type(args), include_extras=True)
     for field in dataclasses.fields(args):
         value, domain = getattr(args, field.name), _domain_of(hints[field.name])
         for item in value if isinstance(value, list) else [value]:
             if domain and item is not None and not domain.holds(item):
                 raise ValueError(f"{flag(field.name)} {item}: must be {domain.text}.")
+    for name, other in NEEDS.items():
+        if getattr(args, name, False) and not getattr(args, other):
+            raise ValueError(f"{flag(name)} has no effect without {flag(other)}: add {flag(other)}, or leave it out.")
 
 
 def _domain_of(hint) -> Domain | None:

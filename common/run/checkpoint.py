@@ -11,6 +11,7 @@ run may be resumed with another number of processes.
 import copy
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -85,9 +86,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def without_nan(value):
+    """Returns a value of lists and dictionaries with None, which is null in JSON, in place of every NaN: JSON has no
+    NaN, and most programs refuse a file that has one."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_json(path: Path, value) -> None:
-    """Writes a JSON file completely or not at all."""
-    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+    """Writes a JSON file completely or not at all, with null for what is NaN."""
+    write_text(path, json.dumps(without_nan(value), indent=1, default=str) + "\n")
 
 
 def read_json(path: Path, advice: str) -> dict:

@@ -24,6 +24,8 @@ PASS_TOKENS = {"cuda": (65536, 32768, 16384, 8192, 4096, 2048), "cpu": (16384, 8
 # The share of the free memory that may be filled when the size of a pass is chosen automatically: the estimate of the
 # activations is right to a tenth (tests/common/test_memory.py), and changing shapes fragment the allocator's memory.
 AUTO_SHARE = 0.9
+# Below this share of the free memory a run is so small that one line says enough.
+SMALL_SHARE = 0.1
 # CUDA graphs of the sleeping engine, communicators, workspaces and fragmentation: an allowance.
 GPU_OVERHEAD = 2 * GB
 # Rows that the scripts' sampler runs at the same time: the default of common.rollout.start_sampler.
@@ -136,8 +138,8 @@ def sampler_bytes(config, args, device: torch.device, compute_bytes: int) -> tup
 
 
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
-    """Chooses what `args` leaves open and prints the estimate; raises MemoryError with it where some phase of a step
-    would not fit, unless args.skip_memory_check.
+    """Chooses what `args` leaves open and prints the estimate, for a small run in one line; raises MemoryError with it
+    where some phase of a step would not fit, unless args.skip_memory_check.
 
     --microbatch-tokens 0 is replaced in `args` by the largest of PASS_TOKENS that fits beside everything else. Where
     nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
@@ -182,11 +184,19 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]
     lines += [f"  {phase:26}{size / GB:8.2f} GB   of {free / GB:.2f} GB free" for phase, size in phases.items()]
     lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []
-    table = f"memory, estimated, on each of {world} device(s):\n" + "\n".join(lines)
+    where = f"each of the {world} devices" if world > 1 else "the device"
+    table = f"memory, estimated, on {where}:\n" + "\n".join(lines)
     if max(phases.values()) > free and not args.skip_memory_check:
         raise MemoryError(f"this run would not fit; --skip-memory-check starts it anyway.\n{table}")
     if torch.distributed.get_rank() == 0:
-        print(table, flush=True)
+        small = max(phases.values()) < SMALL_SHARE * free
+        print(_in_one_line(phases, free, where, by_itself) if small else table, flush=True)
+
+
+def _in_one_line(phases: dict[str, float], free: float, where: str, by_itself: list[str]) -> str:
+    said = [f"{f'{size / GB:.2f}' if size >= 0.01 * GB else 'under 0.01'} GB {name}" for name, size in phases.items()]
+    chosen = f"; chosen to fit: {', '.join(by_itself)}" if by_itself else ""
+    return f"memory, estimated, on {where}: {', '.join(said)}, of {free / GB:.2f} GB free{chosen}"
 
 
 # --- Adam's moments on the host ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -112,6 +113,12 @@ def put_run(root: Path, row: paper.Row, **changes) -> Path:
     return run
 
 
+def put_other_run(root: Path, name: str) -> Path:
+    """A run folder that belongs to no table."""
+    arguments = {"model": "toy", "num_steps": 60, "fixed_length": False}
+    return put_run(root, paper.Row(name, "", "", "", (), "", "", expect=arguments))
+
+
 def row_of(table: int, name: str) -> paper.Row:
     return next(row for row in paper.rows_of(table) if row.name == name)
 
@@ -195,6 +202,17 @@ def test_a_cell_never_shows_the_papers_number_as_ours():
     assert pages.Cell().texts() == ("", "")
 
 
+def test_the_unknown_error_of_a_single_problem_is_left_out(tmp_path):
+    write_results(tmp_path / "one.json", records(1, 4, problems=1), method="sampling", settings={})
+    file = folders.ResultsFile(tmp_path / "one.json")
+    value, se = file.percent("pass_at_1")
+    assert math.isnan(se) and pages.Cell((value, se), 66.9).texts()[0] == f"{value:.1f}"
+    run = put_other_run(tmp_path, "mine")
+    (run / "metrics.jsonl").write_text('{"step": 0, "x": 1}\n{"step": 5, "x": null}\n{"step": 6}\n')
+    steps, values = folders.TrainingRun(run).curve("x")
+    assert steps == [0, 5] and values[0] == 1 and math.isnan(values[1])
+
+
 def test_the_nearest_reading_of_an_open_row_is_named():
     found = {"Power sampling, exact": [4.0, 2.0], "Power sampling, mh-llm": [1.0], "Beam, vllm-0.11": [1.0]}
     (note,) = report.nearest(found)
@@ -267,6 +285,37 @@ def test_an_unknown_table_or_folder_is_refused(tmp_path):
     for args in (report.Args([tmp_path], tables=[13]), report.Args([tmp_path / "x"])):
         with pytest.raises(ValueError):
             report.main(args)
+
+
+def test_no_folder_or_a_file_as_output_is_refused_in_a_line(tmp_path):
+    put_other_run(tmp_path, "mine")
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match="^name one folder with runs"):
+        report.main(report.Args([]))
+    for output in (tmp_path / "README.md", tmp_path / "README.md" / "report"):
+        with pytest.raises(ValueError, match=f"^--output {output}: {tmp_path}/README.md is a file"):
+            report.main(report.Args([tmp_path], output=output))
+
+
+def test_rows_of_figures_count_as_missing_too(tmp_path, monkeypatch):
+    """Figure 6 has rows that no table asks for: with runs of no table only, none of the rows is complete."""
+    for i in range(3):
+        run = put_other_run(tmp_path, f"mine{i}")
+        os.utime(run / "metrics.jsonl", (i, i))
+    monkeypatch.setattr(figures, "MOST_OTHERS", 2)
+    saved = []
+    monkeypatch.setattr(figures.Album, "save", lambda album, _, name, title, choices: saved.append((name, choices)))
+    shown = []
+    monkeypatch.setattr(figures, "health", lambda album, name, title, rows, choices: shown.append((rows, choices)))
+    results = folders.Results([tmp_path])
+    figures.draw_all(results, [11, 12], tmp_path)
+    for table in (11, 12):
+        report.table_views(results, table)
+    assert {row.name for row in paper.wanted_rows([11, 12])} <= {*results.faults}
+    rows, choices = shown[-1]
+    assert [name for name, _ in rows] == ["mine1", "mine2"]
+    assert choices == "Of the 3 runs that are in no table, the 2 newest." and choices in dict(saved)["ours_likelihood"]
+    assert figures.newest(results.other_runs()[1:])[1] == ""
 
 
 def test_a_folder_without_anything_is_refused_with_what_to_do(tmp_path):

@@ -1,5 +1,6 @@
 """benchmark/run_rows.py: which rows run, what becomes of each, and that rows which share a process share no weights."""
 
+import io
 import json
 import os
 import shlex
@@ -501,3 +502,29 @@ def test_dry_run_prints_the_rows_and_makes_nothing(tmp_path):
     process = call(tmp_path / "out", rows, "--dry-run", "--rows", "a|b")
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, rows) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (["--rows", "["], "--rows [: no regular expression (unterminated character set at position 0)."),
+        (["--show", "("], "--show (: no regular expression"),
+        (["--rows", "a", "--rows", "nosuch"], "--rows a --rows nosuch: no row matches. The rows are a, b."),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_an_expression_that_is_malformed_or_matches_no_row_is_refused(
+    tmp_path, monkeypatch, capsys, arguments, said, dry
+):
+    def main(*more: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["run_rows.py", "--folder", str(tmp_path / "out"), *arguments, *dry, *more])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("# a\npython a.py\n\n# b\npython c.py\n"))
+        return run_rows.main()
+
+    assert main() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {said}") and err.count("\n") == 1
+    if "nosuch" in arguments:  # the rest of the rows may be in other inputs
+        assert main("--part") == 0
+        assert capsys.readouterr() == ("", "--rows a --rows nosuch: no row matches in this part of the rows.\n")
+    assert not (tmp_path / "out").exists()

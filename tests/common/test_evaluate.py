@@ -26,6 +26,7 @@ from common.evaluate import (
 )
 from common.grading import Grader
 from common.rollout import Rollout
+from common.run.checkpoint import without_nan
 
 STOP = 0
 
@@ -220,8 +221,8 @@ def test_repeats_have_a_file_each_and_a_summary_over_problems(program):
 
 
 def as_json(value) -> str:
-    """Text, because nan, the standard error of a single problem, is not equal to itself."""
-    return json.dumps(value)
+    """Text as in the files: nan, the standard error of a single problem, is null there, and not equal to itself."""
+    return json.dumps(without_nan(value))
 
 
 def summary_of(folder) -> str:
@@ -261,6 +262,15 @@ def test_with_one_sample_the_table_shows_pass_at_1_once(program, capsys):
     run_program, _ = program
     run_program(n=1)
     assert capsys.readouterr().out.count("Pass@1 %") == 1
+
+
+def test_the_unknown_error_of_a_single_problem_is_null_in_valid_json(program):
+    run_program, out = program
+    run_program(FakeSampler(SAID), limit=1)
+    for path in (out / "made__n4__seed1.json", out / "summary.json"):
+        content = json.loads(path.read_text(), parse_constant=pytest.fail)  # called for NaN and infinity
+        metrics = content.get("results", [content])[0]["metrics"]["authors"]
+        assert metrics["pass_at_1"] is not None and metrics["pass_at_1_se"] is None
 
 
 def test_the_summary_keeps_other_rows_and_replaces_its_own(program):

@@ -17,10 +17,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_model
+from huggingface_hub.utils import are_progress_bars_disabled
 from test_logprob import make_rollout
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, Qwen2Config, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
+from transformers.utils.logging import enable_progress_bar
 
 import common.run.memory
 from common.logprob import _LogProbHead, base_logprobs, load_model, pack, token_logprobs
@@ -140,8 +142,11 @@ def test_gradients_are_gone_while_sampling_and_the_engine_while_training_unless_
 def test_a_run_that_does_not_fit_is_refused_with_the_table_and_the_flags(tmp_path, monkeypatch, capsys):
     device = start_processes(0)
     path = tiny_model(tmp_path)
+    needed = sum(part.size for part in estimate(AutoConfig.from_pretrained(path), settings(), 1, 4, True))
+    monkeypatch.setattr(common.run.memory, "available", lambda device: 2 * needed)
     check_memory(path, settings(), device, torch.float32, True)
     printed = capsys.readouterr().out
+    assert printed.startswith("memory, estimated, on the device:\n")
     monkeypatch.setattr(common.run.memory, "available", lambda device: 1e6)
     with pytest.raises(MemoryError) as refusal:
         check_memory(path, settings(), device, torch.float32, True)
@@ -149,6 +154,29 @@ def test_a_run_that_does_not_fit_is_refused_with_the_table_and_the_flags(tmp_pat
     flags = {"--lora-rank", "--moments-on-host", "--microbatch-tokens", "--gpu-memory-utilization"}
     for word in names | flags:
         assert word in printed and word in str(refusal.value), word
+
+
+def test_the_estimate_of_a_small_run_is_one_line(tmp_path, monkeypatch, capsys):
+    device, path = start_processes(0), tiny_model(tmp_path)
+    monkeypatch.setattr(common.run.memory, "available", lambda device: 100e9)
+    check_memory(path, settings(microbatch_tokens=0), device, torch.float32, True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("memory, estimated, on the device: under 0.01 GB while sampling, ")
+    assert re.search(r" 0\.\d\d GB while training, under 0\.01 GB in the optimizer step, of 100\.00 GB free", line)
+    assert line.endswith("; chosen to fit: --microbatch-tokens 16384")
+
+
+def test_weights_load_without_a_progress_bar_and_downloads_keep_theirs(tmp_path, capfd):
+    path = tiny_model(tmp_path)
+    enable_progress_bar()  # as it is before a program starts
+    start_processes(0)
+    capfd.readouterr()
+    AutoModelForCausalLM.from_pretrained(path)
+    assert "Loading weights" not in capfd.readouterr().err and not are_progress_bars_disabled()
+    enable_progress_bar()
+    AutoModelForCausalLM.from_pretrained(path)
+    assert "Loading weights" in capfd.readouterr().err
+    start_processes(0)
 
 
 def test_a_run_that_does_not_fit_starts_if_it_is_told_to(tmp_path, monkeypatch, capsys):
@@ -199,6 +227,7 @@ def test_the_largest_pass_that_fits_is_chosen(tmp_path, monkeypatch, card_gb, wo
     else:
         assert args.moments_on_host  # stored activations leave no room for the moments
     assert f"chosen to fit: --microbatch-tokens {args.microbatch_tokens}" in args.printed
+    assert args.printed.startswith(f"memory, estimated, on {'each of the 2 devices' if world > 1 else 'the device'}:\n")
 
 
 def test_the_defaults_of_a_3b_model_need_less_than_74_gb(tmp_path, monkeypatch):

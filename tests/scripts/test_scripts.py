@@ -153,11 +153,13 @@ TRAINING = [
     *("--learning-rate inf", "--learning-rate 0", "--learning-rate nan", "--warmup-steps -1", "--num-steps 0"),
     *("--num-problems 0", "--eval-every 0", "--max-total-tokens 1"),
     *("--gpu-memory-utilization 0", "--gpu-memory-utilization 1.5", "--num-grading-workers -1", "--exp-name a/b"),
+    *("--num-grading-workers 100000", f"--exp-name {'é' * 51}"),
 ]
 OTHERS = {
     "power_sampling.py": ["--alpha inf", "--alpha nan", "--n 0", "--repeats 0", "--num-moves -1", "--block-size -1"]
     + ["--num-particles 0", "--limit -3", "--limit 0", "--seed -1", "--max-total-tokens 0"],
-    "beam_eval.py": ["--num-beams 0", "--length-penalty nan", "--length-penalty 0 inf", "--limit -3"],
+    "beam_eval.py": ["--num-beams 0", "--length-penalty nan", "--length-penalty 0 inf", "--limit -3"]
+    + ["--length-penalty 1e300", "--length-penalty -21", "--num-grading-workers 100000"],
     "common.evaluate": [
         f"{words} --model toy"
         for words in ("--n 0", "--repeats -1", "--temperature nan", "--temperature -1", "--batch-size 0", "--limit -3")
@@ -173,6 +175,23 @@ def test_an_argument_out_of_its_domain_is_refused_in_one_line_when_the_command_l
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {words.split()[0]} ") and ("must be" in line or "finite" in line)
+
+
+def test_a_name_of_a_hundred_bytes_makes_a_run_folder_and_every_power_of_a_length_is_finite(tmp_path):
+    name = "é" * 50
+    assert parse(rloo_task.Args, ["--exp-name", name]).exp_name == name
+    (tmp_path / f"{name}__{'m' * 96}__{2**32 - 1}__20250101-000000-999").mkdir()
+    for penalty in parse(PARSERS["beam_eval.py"], ["--length-penalty", "20", "-20"]).length_penalty:
+        assert 0 < 1e6**penalty < math.inf
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_grading_after_eos_is_refused_without_fixed_length(script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(PARSERS[script], ["--grade-after-eos"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "--grade-after-eos has no effect without --fixed-length" in line
+    assert parse(PARSERS[script], ["--grade-after-eos", "--fixed-length"]).grade_after_eos
 
 
 def test_infinity_is_allowed_where_it_means_something():

@@ -725,6 +725,14 @@ def test_an_interrupt_while_loading_is_one_line(folder, tmp_path, capsys, monkey
     assert stop.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
 
 
+def test_a_figure_that_is_not_finite_is_null_in_valid_json(tmp_path):
+    run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
+    run.log(0, {"eval/authors": 0.5, "eval/authors_se": math.nan, "mine": math.inf})
+    line = json.loads((run.folder / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert line == {"step": 0, "eval/authors": 0.5, "eval/authors_se": None, "mine": None}
+    run.close()
+
+
 def test_ten_steps_without_a_gradient_are_reported(tmp_path, capsys):
     run = rloo_tilted.Run(parse(rloo_tilted.Args, ["--model", "m", "--output-dir", str(tmp_path)]), "x.py")
     for step in range(25):
