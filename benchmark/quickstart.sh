@@ -17,7 +17,7 @@ run=$(ls -d runs/"$name"__toy__*)
 echo "quickstart: evaluating Base and the trained model, 200 held-out problems x 16"
 python -m common.evaluate --model toy --dataset toy_test --limit 200 --n 16 --max-total-tokens 64 --sampler transformers \
     --num-grading-workers 2 --output-dir "$run/results/base"
-python -m common.evaluate --model "$run/checkpoints/step_000060" --dataset toy_test --limit 200 --n 16 --max-total-tokens 64 \
+python -m common.evaluate --run "$run" --checkpoint last --dataset toy_test --limit 200 --n 16 --max-total-tokens 64 \
     --sampler transformers --num-grading-workers 2
 
 python - "$run" <<'EOF'
@@ -27,8 +27,8 @@ from pathlib import Path
 
 results = Path(sys.argv[1]) / "results"
 print(f"\n{'':22}{'Pass@1 %':>14}{'Pass@16 %':>14}{'Maj@16 %':>14}{'tokens':>14}")
-for name, folder in (("Base", "base"), ("tilted, after 60 steps", "step_000060")):
-    metrics = json.loads((results / folder / "toy_test__n16__seed1.json").read_text())["metrics"]["authors"]
+for name, folder in (("Base", results / "base"), ("tilted, after 60 steps", results)):
+    metrics = json.loads((folder / "summary.json").read_text())["results"][0]["metrics"]["authors"]
     cells = [f"{100 * metrics[k]:.1f} ± {100 * metrics[k + '_se']:.1f}" for k in ("pass_at_1", "pass_at_16", "maj_at_16")]
     cells.append(f"{metrics['response_length']:.1f} ± {metrics['response_length_se']:.1f}")
     print(f"{name:22}" + "".join(f"{cell:>14}" for cell in cells))
