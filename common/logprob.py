@@ -134,30 +134,29 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def packed_microbatches(
-    rollout: Rollout, learning: list[bool], max_tokens: int, device: torch.device
+    rollout: Rollout, needs_backward: list[bool], max_tokens: int, device: torch.device
 ) -> Iterator[tuple[Packed, bool]]:
     """Yields (packed groups, whether they need a backward pass) for each micro-batch of `plan_microbatches`.
 
     A GPU works on one micro-batch while the host packs the next, as long as the caller does nothing in between that
     waits for the GPU: no `.item()`, no `if` on a tensor, no indexing by a list."""
-    for groups, learns in plan_microbatches(rollout, learning, max_tokens):
-        yield pack(rollout, groups, device), learns
+    for groups, backward in plan_microbatches(rollout, needs_backward, max_tokens):
+        yield pack(rollout, groups, device), backward
 
 
-def plan_microbatches(rollout: Rollout, learning: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
+def plan_microbatches(rollout: Rollout, needs_backward: list[bool], max_tokens: int) -> list[tuple[list[int], bool]]:
     """Returns [(groups, whether they need a backward pass), ...]: whole groups in micro-batches of at most `max_tokens`
-    keys (every response with its prompt; a larger group goes alone). Groups that are `learning`, that is, need a
-    backward pass, come first.
+    keys (every response with its prompt; a larger group goes alone). Groups that need a backward pass come first.
 
     Every pass of FSDP2 is a collective: a rank with fewer passes would leave the others waiting for ever. So all ranks
     get equally many micro-batches of each kind; a rank that has run out of groups gets empty ones. At least one has a
     backward pass, since the optimizer steps even if no group needs one."""
-    return _fill(rollout, [g for g, learns in enumerate(learning) if learns], max_tokens, True) + _fill(
-        rollout, [g for g, learns in enumerate(learning) if not learns], max_tokens, False
+    return _fill(rollout, [g for g, needed in enumerate(needs_backward) if needed], max_tokens, True) + _fill(
+        rollout, [g for g, needed in enumerate(needs_backward) if not needed], max_tokens, False
     )
 
 
-def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) -> list[tuple[list[int], bool]]:
+def _fill(rollout: Rollout, groups: list[int], max_tokens: int, backward: bool) -> list[tuple[list[int], bool]]:
     size, room = rollout.group_size, 0
     plan: list[list[int]] = []
     for group in groups:
@@ -168,12 +167,12 @@ def _fill(rollout: Rollout, groups: list[int], max_tokens: int, learns: bool) ->
             room = max_tokens
         plan[-1].append(group)
         room -= tokens
-    most = torch.tensor(max(len(plan), int(learns)))
+    most = torch.tensor(max(len(plan), int(backward)))
     if torch.distributed.is_initialized():
         most = most.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
         torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
     plan += [[] for _ in range(int(most) - len(plan))]
-    return [(groups, learns) for groups in plan]
+    return [(groups, backward) for groups in plan]
 
 
 # --- attention over a packed row --------------------------------------------------------------------------------------

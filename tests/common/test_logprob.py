@@ -274,8 +274,8 @@ def test_micro_batches_keep_to_the_budget_and_groups_whole():
     rollout = make_rollout(groups=6)
     plan = plan_microbatches(rollout, [True] * 6, 200)
     assert 1 < len(plan) < 6
-    for groups, learns in plan:
-        assert learns and (pack(rollout, groups).input_ids.shape[1] <= 200 or len(groups) == 1)
+    for groups, backward in plan:
+        assert backward and (pack(rollout, groups).input_ids.shape[1] <= 200 or len(groups) == 1)
 
 
 def test_groups_that_teach_nothing_come_last_without_a_backward_pass_and_one_backward_pass_is_always_there():
