@@ -357,7 +357,8 @@ def identity(model: str, path: str, stop_ids: Sequence[int]) -> dict:
 
 
 def write_results(path: Path, records: Sequence[dict], *, method: str, settings: dict) -> dict:
-    """Writes the results file (see above) for finished records, in the given order, and returns its content."""
+    """Writes the results file (see above) for finished records, in the given order, and returns its content, with NaN
+    where the file has null."""
     results = {
         "schema": 1,
         "method": method,
