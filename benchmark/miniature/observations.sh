@@ -28,7 +28,7 @@ steps=${quick:+60}
 steps=${steps:-80}
 last=step_$(printf %06d $steps)
 cpu="--sampler transformers --num-grading-workers 1"
-training="--num-steps $steps --learning-rate 3e-4 --warmup-steps 10 --eval-every 10 --validation-size 200 --no-checkpoint-activations $cpu"
+training="--num-steps $steps --learning-rate 3e-4 --warmup-steps 10 --eval-every 10 --validation-size 200 --keep-all-checkpoints --no-checkpoint-activations $cpu"
 easy="--dataset toy_test --max-total-tokens 64" hard="--dataset toy_hard_test --max-total-tokens 96"
 
 base() { # NAME MODEL TEST N LIMIT [TEMPERATURE]    a model without training
