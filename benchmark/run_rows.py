@@ -20,6 +20,7 @@ power sampling and beam search need an input of their own, without --in-process.
 """
 
 import argparse
+import fcntl
 import gc
 import glob
 import importlib.util
@@ -157,13 +158,16 @@ def run_row(row: Row, folder: Path, run_command: Callable[[str, TextIO], None]) 
     """Runs what is left of a row and returns the seconds it took. Output goes to the row's log, with the traceback of
     what went wrong, which is raised again. `run_command` gets a command and the log."""
     start = time.perf_counter()
-    done = completed_commands(row.name, folder)
-    if done != row.commands[: len(done)]:
-        start_again(row.name, folder)
-        done = []
     part = folder / "done" / f"{row.name}.part"
     with (folder / "logs" / f"{row.name}.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
         try:
+            lock(log, row.name)
+            if is_complete(row, folder):  # another process has finished it since this one began
+                return 0.0
+            done = completed_commands(row.name, folder)
+            if done != row.commands[: len(done)]:
+                start_again(row.name, folder)
+                done = []
             missing = [other for other in row.needs if not (folder / "done" / other).exists()]
             if missing:
                 raise RowError(f"needs {', '.join(missing)}, which is not complete")
@@ -174,13 +178,22 @@ def run_row(row: Row, folder: Path, run_command: Callable[[str, TextIO], None]) 
                     run_command(with_paths(call), log)
                 with part.open("a") as mark:
                     mark.write(f"{command}\n")
+            part.rename(folder / "done" / row.name)
         except BaseException:
             traceback.print_exc()
             raise
-    part.rename(folder / "done" / row.name)
     for resume in folder.glob(f"{row.name}__*/resume"):
         shutil.rmtree(resume)
     return time.perf_counter() - start
+
+
+def lock(log: TextIO, name: str) -> None:
+    """Locks a row by its log until that is closed. Raises RowError if another process holds the lock: after the shell
+    script alone was killed, for instance, the rows that it started run on."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RowError(f"{name} is running in another process: wait for it, or stop it, and call again") from None
 
 
 class Processes:

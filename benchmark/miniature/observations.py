@@ -42,7 +42,7 @@ easy one.
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -68,9 +68,21 @@ from benchmark.miniature.rows import (
 from benchmark.report import figures
 from benchmark.report.page import Page, Table
 from benchmark.report.results import Missing, ResultsFile, TrainingRun, mean, read_json
+from benchmark.report.verdicts import (
+    BRIDGE,
+    Accuracy,
+    Claim,
+    accuracy,
+    better,
+    difference,
+    exceeds,
+    fall,
+    plus_minus,
+    points,
+    rise,
+    verdict,
+)
 from common.run import write_json
-
-MARGIN, BRIDGE = 2.0, 5.0  # points of accuracy
 
 
 @dataclass
@@ -82,40 +94,6 @@ class Args:
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Accuracy:
-    """Accuracy of a method by problem, per cent, seeds averaged; and of each seed, over problems."""
-
-    by_problem: dict[str, float]
-    by_seed: list[float] = field(default_factory=list)
-
-    @property
-    def value(self) -> float:
-        return sum(self.by_problem.values()) / len(self.by_problem)
-
-
-def accuracy(samples: list[ResultsFile]) -> Accuracy:
-    rows = [{id: 100 * right / s.n for id, right in zip(s.ids, s.right, strict=True)} for s in samples]
-    by_problem = {id: sum(row[id] for row in rows) / len(rows) for id in rows[0]}
-    return Accuracy(by_problem, [sum(row.values()) / len(row) for row in rows])
-
-
-def difference(a: Accuracy, b: Accuracy | None = None) -> tuple[float, float]:
-    """a less b over the problems that both have, points, and its error; without b, a itself."""
-    ids = [id for id in a.by_problem if b is None or id in b.by_problem]
-    values = np.array([a.by_problem[id] - (b.by_problem[id] if b else 0.0) for id in ids])
-    of_seeds = [np.var(x.by_seed, ddof=1) / len(x.by_seed) for x in (a, b) if x and len(x.by_seed) > 1]
-    return float(values.mean()), math.sqrt(values.var(ddof=1) / len(values) + sum(of_seeds))
-
-
-def exceeds(found: tuple[float, float], margin: float = MARGIN) -> bool:
-    return found[0] > margin and found[0] > 2 * found[1]
-
-
-def better(a: Accuracy, b: Accuracy) -> bool:
-    return exceeds(difference(a, b))
 
 
 read_results = cache(ResultsFile)  # several verdicts, tables and figures ask for the same file
@@ -197,21 +175,6 @@ def objectives_of_bases() -> dict[tuple, dict[str, tuple[float, float]]]:
 # --- the verdicts -----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Claim:
-    text: str
-    measured: str
-    holds: bool
-
-
-def points(found: tuple[float, float]) -> str:
-    return f"{found[0]:+.1f} ± {found[1]:.1f}"
-
-
-def verdict(agree: bool, disagree: bool) -> str:
-    return "agree" if agree else "disagree" if disagree else "undecided"
-
-
 CONDITIONS = {  # suffix of a row, its Base
     "variable": ("", "base"),
     "fixed": ("_fixed", "base"),
@@ -241,20 +204,6 @@ def observation_1(m: Measured) -> tuple[list[Claim], str]:
         Claim("and is not better than Base elsewhere", f"not better: {', '.join(dict.fromkeys(failed)) or 'none'}", c),
     ]
     return claims, verdict(a and b and c, not a or not c)
-
-
-def fall(run: TrainingRun) -> tuple[float, float]:
-    """Validation accuracy of a run's best step less that of its last, points, and the error."""
-    (_, values), (_, errors) = run.curve("eval/authors"), run.curve("eval/authors_se")
-    best = int(np.argmax(values))
-    return 100 * (values[best] - values[-1]), 100 * math.hypot(errors[best], errors[-1])
-
-
-def rise(run: TrainingRun) -> float:
-    """Mean return of a run's last five steps less that of the five from its best validated step on."""
-    (steps, values), (_, returned) = run.curve("eval/authors"), run.curve("objective/return")
-    best = min(steps[int(np.argmax(values))], len(returned) - 5)
-    return float(np.mean(returned[-5:]) - np.mean(returned[best : best + 5]))
 
 
 def observation_2(m: Measured) -> tuple[list[Claim], str]:
@@ -363,10 +312,6 @@ OBSERVATIONS = {
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def plus_minus(found: tuple[float, float]) -> str:
-    return f"{found[0]:.1f} ± {found[1]:.1f}"
 
 
 def training_rows(quick: bool) -> list[tuple[str, str, str]]:

@@ -50,7 +50,7 @@ class ResultsFile:
             self.metrics = content["metrics"]
             self.n = len(problems[0]["tokens"])
             self.ids = [p.get("repeat_of") or p["id"] for p in problems]
-            self.right = [sum(p["authors"]) for p in problems]  # of the n answers
+            self.right = {verdict: [sum(p[verdict]) for p in problems] for verdict in VERDICTS}  # of the n answers
             self.logp = [sum(p["logp"]) / self.n for p in problems]  # nats an answer
             self.spent = [p["generated_tokens"] / self.n for p in problems]  # tokens for an answer
             self.seconds = [p["seconds"] for p in problems]

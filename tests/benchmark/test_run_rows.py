@@ -99,6 +99,21 @@ def test_a_complete_row_keeps_its_run_without_the_state_to_resume(folder):
     assert [path.exists() for path in made] == [False, True]
 
 
+def test_a_row_that_runs_in_another_process_is_not_run_beside_it(folder):
+    row, commands = Row("a", commands=["python a.py"]), Commands()
+    code = "import sys, benchmark.run_rows as r; log = open(sys.argv[1], 'a'); r.lock(log, 'a'); print(); input()"
+    command = [sys.executable, "-c", code, str(folder / "logs" / "a.log")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()  # it holds the lock
+        with pytest.raises(RowError, match="a is running in another process"):
+            run_rows.run_row(row, folder, commands)
+        assert not commands.ran
+        other.communicate(b"\n")
+    run_rows.run_row(row, folder, commands)
+    run_rows.run_row(row, folder, commands)  # as by a process that chose its rows before this one was complete
+    assert commands.ran == ["python a.py"]
+
+
 def test_the_rows_that_a_row_needs_must_be_complete(folder):
     with pytest.raises(RowError, match="needs base, which is not complete"):
         run_rows.run_row(Row("a", needs=["base"], commands=["one"]), folder, Commands())

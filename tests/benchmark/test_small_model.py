@@ -14,6 +14,7 @@ from conftest import ROOT
 from programs import PARSERS
 
 from benchmark.small_model import data as small_data
+from benchmark.small_model import page
 from common.data import load_problems
 
 PAPER = json.loads((ROOT / "benchmark" / "tables" / "paper.json").read_text())
@@ -117,6 +118,30 @@ def test_inference_rows_stand_beside_the_trained_ones(small):
         assert plain["plain_T1"].output_dir == f"{args.output_dir}/plain_T1" and args.n == plain["plain_T1"].n
     assert small["beam4"][0][1].length_penalty == [0.0, 1.0]
     assert len(small) == 14 + 4 + 4 + 4 + 1
+
+
+@pytest.fixture(scope="module")
+def on_two_cores() -> dict:
+    return rows("small_model/smollm2.sh", "--cpu")
+
+
+def test_the_rows_for_two_cores_are_those_that_the_page_reads(on_two_cores):
+    trained_rows = [name for names in page.TRAINED for name in names]
+    plain = [f"plain_T{t}" for t in page.TEMPERATURES]
+    others = ["beam1", "beam4", "power_exact_alpha2", "power_exact_alpha4"]
+    assert sorted(on_two_cores) == sorted(trained_rows + plain + others)
+
+
+def test_on_two_cores_the_strict_verdict_pays_and_32_responses_make_a_step(on_two_cores):
+    for name, ((program, args), *evaluations) in on_two_cores.items():
+        if not program.startswith("rloo_"):
+            continue
+        assert (args.num_problems, args.group_size, args.num_steps, args.sampler) == (4, 8, 60, "vllm")
+        assert args.reward_verdict == ("authors" if name == "task_authors" else "strict")
+        assert args.fixed_length == name.startswith("fixed") and args.exp_name == name
+        assert evaluations[0][1].checkpoint == ["last"] and evaluations[0][1].run == [f"runs/small-cpu/{name}__*"]
+    seeds = {name: commands[0][1].seed for name, commands in on_two_cores.items() if name.endswith("_seed2")}
+    assert seeds == {"task_seed2": 2, "sharpen_seed2": 2} and on_two_cores["task"][0][1].seed != 2
 
 
 def test_model_and_data_may_be_folders():

