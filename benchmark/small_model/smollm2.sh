@@ -46,7 +46,7 @@ model="--model ${MODEL:-$weights}"
 test="--dataset $data/small_test.jsonl $window"
 training="--dataset $data/small_train.jsonl --validation-dataset $data/small_validation.jsonl $window"
 training+=" --num-steps 60 --learning-rate 1e-5 --warmup-steps 6"
-training+=${cpu:+ --num-problems 4 --reward-verdict strict --no-checkpoint-activations}
+training+=${cpu:+ --num-problems 4 --no-checkpoint-activations}
 if [ "$cpu" ]; then n=8 checkpoints=last; else n=16 checkpoints="last best_held_out"; fi
 
 plain() { # TEMPERATURE
@@ -56,7 +56,7 @@ plain() { # TEMPERATURE
 
 train() { # NAME SCRIPT ARGUMENTS...    a training run, then its last checkpoint and on a GPU also its best one
     echo "# $1"
-    echo "python ${*:2} $model $training --exp-name $1 --output-dir $out"
+    echo "python $2${cpu:+ --reward-verdict strict}${3:+ ${*:3}} $model $training --exp-name $1 --output-dir $out"
     echo "python -m common.evaluate --run $out/$1__* --checkpoint $checkpoints $test --n $n"
 }
 
