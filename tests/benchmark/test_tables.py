@@ -237,3 +237,15 @@ def test_an_unknown_argument_is_refused_before_set_up(bare, script):
     done = bare_call(bare, script, "--dryrun")
     assert done.returncode != 0 and "--dryrun" in done.stderr
     assert not (bare / "set-up").exists()
+
+
+# The first two have no --rows. table_02.sh calls other tables, of which each may have none of the rows.
+CHOOSING = [script for script in SCRIPTS if script not in ("smoke.sh", "speed/gpu.sh", "tables/table_02.sh")]
+
+
+@pytest.mark.parametrize("arguments", [["--rows", "nosuch"], ["--rows", "("]], ids=" ".join)
+@pytest.mark.parametrize("script", CHOOSING)
+def test_an_expression_that_chooses_no_row_is_refused_before_set_up(bare, script, arguments):
+    done = bare_call(bare, script, *arguments)
+    assert done.returncode == 2 and f"--rows {arguments[1]}" in done.stderr
+    assert not (bare / "set-up").exists()
