@@ -381,7 +381,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         for penalty in args.length_penalty:
             path = folder / f"{what['dataset']}__beam{args.num_beams}__penalty{penalty:g}__{args.rule}.json"
             own = settings | what | {"length_penalty": penalty}
-            files[penalty] = path, ResponsesFile(path, own, dist.get_rank())
+            files[penalty] = path, ResponsesFile(path, own, len(problems), dist.get_rank())
         work.append(Work(problems, prompts, files))
     with ExitStack() as started:
         if grader is None:

@@ -545,7 +545,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         stem = f"{name}__{what['dataset']}__n{args.n}"
         for seed in range(args.seed, args.seed + args.repeats):
             path = folder / f"{stem}__seed{seed}.json"
-            file = ResponsesFile(path, settings | what | {"seed": seed}, dist.get_rank())
+            file = ResponsesFile(path, settings | what | {"seed": seed}, len(problems), dist.get_rank())
             journal = Journal(path.with_suffix(".moves") / file.path.stem, file.settings)  # one per process
             work[stem].append(Work(problems, prompts, path, file, journal))
     with ExitStack() as started:

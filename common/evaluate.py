@@ -485,14 +485,21 @@ def refuse_unwritable(folder: Path) -> None:
 
 class ResponsesFile:
     """A responses file that grows as problems finish. Every rank has a file of its own; `records` are those of all.
-    Raises ValueError where `read_responses` does, and if its folder cannot be written to."""
+    Raises ValueError where `read_responses` does, if its folder cannot be written to, and if the results file that it
+    belongs to has more than `num_problems` problems: it would be replaced by one with fewer."""
 
-    def __init__(self, results: Path, settings: dict, rank: int = 0):
+    def __init__(self, results: Path, settings: dict, num_problems: int, rank: int = 0):
         stem = results.name.removesuffix(".json")
         self.folder, self.pattern, self.settings = results.parent, f"{glob.escape(stem)}.responses*.jsonl", settings
         self.path = self.folder / f"{stem}.responses{f'.rank{rank}' if rank else ''}.jsonl"
         refuse_unwritable(self.folder)
         _, end = read_responses(self.path, settings)
+        before = len(read_json(results, "delete it; nothing is sampled anew")["problems"]) if results.exists() else 0
+        if before > num_problems:
+            raise ValueError(
+                f"{results} has {before} problems, and {num_problems} would replace them: raise --limit or leave it "
+                "out, or choose another --output-dir to keep both."
+            )
         if self.path.exists():
             os.truncate(self.path, end)
 
@@ -619,7 +626,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         for problems, prompts, what in sets:
             for seed in range(args.seed, args.seed + args.repeats):
                 results = folder / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
-                file = ResponsesFile(results, settings | what | {"seed": seed}, rank)
+                file = ResponsesFile(results, settings | what | {"seed": seed}, len(problems), rank)
                 work.append(Work(model, problems, prompts, results, file))
     with ExitStack() as started:
         held = None if args.run else args.model  # the model whose weights the sampler has

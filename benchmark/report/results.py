@@ -116,7 +116,9 @@ class TrainingRun:
 
     @cached_property
     def args(self) -> dict:
-        return read_json(self.folder / "args.json")
+        """The run's arguments."""
+        arguments = read_json(self.folder / "args.json")
+        return {name: math.inf if value == "inf" else value for name, value in arguments.items()}
 
     @cached_property
     def curves(self) -> list[dict]:

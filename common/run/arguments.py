@@ -106,14 +106,17 @@ def parse(args_class: type, arguments: list[str] | None = None):
     line that says what to do; --help shows the docstring of the script, and the arguments under the headings of the
     source. With --resume, what the command line leaves out is as in the run's args.json."""
     grouped, description = _grouped(args_class), sys.modules[args_class.__module__].__doc__
-    values = tyro.cli(grouped, args=arguments, description=description)
+    spec = sys.modules["__main__"].__spec__ if args_class.__module__ == "__main__" else None  # None for a script
+    program = f"python -m {spec.name}" if spec else None
+    values = tyro.cli(grouped, prog=program, args=arguments, description=description)
     try:
         before = _arguments_of_first_start(values)
         for group in vars(values).values():
             for name in vars(group).keys() & before.keys():
-                setattr(group, name, before[name])
+                infinite = before[name] == "inf" and isinstance(getattr(group, name), float)  # JSON has no infinity
+                setattr(group, name, math.inf if infinite else before[name])
         if before:
-            values = tyro.cli(grouped, args=arguments, description=description, default=values)
+            values = tyro.cli(grouped, prog=program, args=arguments, description=description, default=values)
         return args_class(**{name: value for group in vars(values).values() for name, value in vars(group).items()})
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -275,7 +275,7 @@ def test_the_unknown_error_of_a_single_problem_is_null_in_valid_json(program):
 
 def test_the_summary_keeps_other_rows_and_replaces_its_own(program):
     run_program, out = program
-    first = run_program() + run_program(n=2)
+    first = run_program(limit=1) + run_program(n=2)
     assert summary_of(out) == as_json(first)
     assert [row["n"] for row in first] == [4, 2]
     again = run_program(limit=2)
@@ -546,6 +546,15 @@ def test_limit_takes_the_first_problems_and_can_be_raised_later(program):
     sampler = FakeSampler(SAID)
     run_program(sampler)
     assert [ids for ids, *_ in sampler.calls] == [["b"], ["c"]]
+
+
+def test_results_are_not_replaced_by_those_of_fewer_problems(program):
+    run_program, out = program
+    run_program()
+    before = (out / "made__n4__seed1.json").read_text()
+    with pytest.raises(ValueError, match=r"has 3 problems, and 1 would replace them: raise --limit"):
+        run_program(limit=1)
+    assert (out / "made__n4__seed1.json").read_text() == before
 
 
 IMPOSSIBLE = [{"n": 0}, {"repeats": 0}, {"temperature": -1.0}, {"temperature": 0.0}, {"batch_size": 0}]

@@ -146,11 +146,13 @@ def events_of(run: Path):
     return events
 
 
-def test_tensorboard_holds_the_same_figures(tilted):
+def test_tensorboard_holds_the_same_figures_without_standard_errors(tilted):
     events = events_of(tilted)
+    assert not [tag for tag in events.Tags()["scalars"] if tag.endswith("_se")]  # only in metrics.jsonl
+    assert "eval/authors_se" in (tilted / "metrics.jsonl").read_text()
     for line in curves(tilted):
         for key, value in line.items():
-            if key != "step":
+            if key != "step" and not key.endswith("_se"):
                 at_step = [event.value for event in events.Scalars(key) if event.step == line["step"]]
                 assert at_step == [pytest.approx(value, rel=1e-5)], key
 
@@ -467,9 +469,24 @@ def test_resume_alone_takes_the_arguments_of_the_first_start(tilted, tmp_path):
     assert dataclasses.asdict(args) == before | {"resume": str(tilted)} and args.alpha == 2.0
     args = parse(rloo_tilted.Args, ["--resume", str(tilted), "--num-steps", "500", "--no-base-curves"])
     assert dataclasses.asdict(args) == before | {"resume": str(tilted), "num_steps": 500, "base_curves": False}
-    (tmp_path / "args.json").write_text(json.dumps(before | {"beta": math.inf, "of_another_script": 1, "track": True}))
+    (tmp_path / "args.json").write_text(json.dumps(before | {"beta": "inf", "of_another_script": 1, "track": True}))
     args = parse(rloo_tilted.Args, ["--resume", str(tmp_path), "--no-track"])
     assert args.beta == math.inf and not args.track
+
+
+def test_an_infinite_argument_is_kept_as_json_that_every_reader_knows(tmp_path):
+    args = parse(rloo_tilted.Args, ["--beta", "inf", "--output-dir", str(tmp_path)])
+    run = rloo_tilted.Run(args, "x.py")
+    run.close()
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    kept = json.loads((run.folder / "args.json").read_text(), parse_constant=refuse)
+    assert kept["beta"] == "inf" and kept["exp_name"] == ""
+    resumed = parse(rloo_tilted.Args, ["--resume", str(run.folder)])
+    assert resumed.beta == math.inf
+    rloo_tilted.Run(resumed, "x.py").close()  # and counts as the same
 
 
 def test_damaged_arguments_of_the_first_start_are_refused_in_one_line(tmp_path, capsys):
