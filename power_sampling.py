@@ -161,11 +161,13 @@ def log_acceptance(y: Sample, z: Sample, m: int, mode: str, alpha: float, law: s
     size_y, size_z = sum(cut_weights(y, law)), sum(cut_weights(z, law))  # |y| and |z| if the cut is uniform
     if mode == "exact":
         return sum(z.log_z[m:]) - sum(y.log_z[m:]) + math.log(size_y) - math.log(size_z)
-    if mode == "karan-du":
+    if mode == "karan-du":  # over the overlap of y and z, without |y| / |z|
         return sum(z.log_z[m:]) - sum(y.log_z[m : len(z.tokens)])
-    log_p_ratio = alpha * (sum(z.logp[m:]) - sum(y.logp[m:]))
-    log_q_ratio = log_p_ratio - (sum(z.log_z[m:]) - sum(y.log_z[m:]))
-    return log_p_ratio - log_q_ratio if mode == "mh-llm-signfix" else log_p_ratio + log_q_ratio
+    log_p_ratio = alpha * (sum(z.logp[m:]) - sum(y.logp[m:]))  # p(z)^alpha / p(y)^alpha
+    log_q_ratio = log_p_ratio - (sum(z.log_z[m:]) - sum(y.log_z[m:]))  # q(z) / q(y), since p^alpha / q = Z
+    if mode == "mh-llm-signfix":
+        return log_p_ratio - log_q_ratio
+    return log_p_ratio + log_q_ratio  # mh-llm: the ratio of q the wrong way up
 
 
 Asked = tuple[Chain, int, int]  # a chain, the cut, and the length up to which its answer is drawn anew
@@ -201,7 +203,8 @@ class ChainGroup:
         self.num_steps = self.num_blocks * (1 + args.num_moves if args.method == "mh" else 1)
         self.step = 0  # counts the draws
         self.chains = [Chain(i) for i in indices]
-        self.steps = self.metropolis() if args.method == "mh" else self.smc()
+        kernel = self.smc if args.method == "smc" else self.exact if args.mode == "exact" else self.published
+        self.steps = kernel()
         self.requests: list[Request] = []  # what it waits for; [] before its beginning and after its end
 
     def advance(self, samples: list[Sample] | None = None) -> None:
@@ -268,20 +271,27 @@ class ChainGroup:
                 chain.y = z
             chain.lengths.append(len(chain.y.tokens))
 
-    def metropolis(self) -> Steps:
-        """Runs blocks of draws and moves. Exact chains are never removed: freezing a chain at the first block in which
-        it is finished would bias the result."""
-        exact, pushed = self.args.mode == "exact", self.args.mode.startswith("mh-llm")
-        running = self.chains
+    def exact(self) -> Steps:
+        """Runs the exact kernel. Every chain goes through all blocks: freezing a chain at the first block in which it
+        is finished would bias the result."""
         for block in range(1, self.num_blocks + 1):
-            end = min(block * self.block_size, self.room) if exact else None
-            growing = [c for c in running if len(c.y.tokens) < self.room and (pushed or not self.finished(c))]
+            end = min(block * self.block_size, self.room)
+            growing = [chain for chain in self.chains if len(chain.y.tokens) < end and not self.finished(chain)]
             yield from self.extend(growing, end)
-            if running:
-                for _ in range(self.args.num_moves):
-                    yield from self.move(running, end)
-            if not exact:
-                running = self.without_finished(running)
+            for _ in range(self.args.num_moves):
+                yield from self.move(self.chains, end)
+
+    def published(self) -> Steps:
+        """Runs a published kernel: its proposals end at |y|, and chains that are finished after a block leave."""
+        running = self.chains
+        for _ in range(self.num_blocks):
+            growing = [chain for chain in running if len(chain.y.tokens) < self.room]
+            if self.args.mode == "karan-du":  # the other program also draws on after a stop token
+                growing = [chain for chain in growing if not self.finished(chain)]
+            yield from self.extend(growing)
+            for _ in range(self.args.num_moves if running else 0):
+                yield from self.move(running)
+            running = self.without_finished(running)
 
     def without_finished(self, chains: list[Chain]) -> list[Chain]:
         """Returns the chains that go on after a block in the published programs.
@@ -300,30 +310,35 @@ class ChainGroup:
     def smc(self) -> Steps:
         """Runs sequential Monte Carlo: draws blocks from q, and resamples when the weights have become so unequal that
         the effective number of particles is below half of their number."""
-        (answer,), N = self.chains, self.args.num_particles
-        particles = [Chain(answer.index * N + j) for j in range(N)]
-        start = np.zeros(N)  # log weights at the last resampling
+        (answer,), count = self.chains, self.args.num_particles
+        particles = [Chain(answer.index * count + j) for j in range(count)]
+        resampled_at = np.zeros(count)  # log Z of the particles' tokens at the last resampling
         for block in range(1, self.num_blocks + 1):
-            unfinished = [particle for particle in particles if not self.finished(particle)]
-            yield from self.extend(unfinished)
-            log_w = np.array([sum(particle.y.log_z) for particle in particles]) - start  # p^alpha / q since then
-            w = np.exp(log_w - log_w.max())
-            answer.effective_particles = float(w.sum() ** 2 / (w**2).sum())
+            yield from self.extend([particle for particle in particles if not self.finished(particle)])
             last = block == self.num_blocks or all(map(self.finished, particles))
-            if last or answer.effective_particles < N / 2:
-                answer.log_z += float(log_w.max() + math.log(w.mean()))
-                num_drawn = 1 if last else N
-                points = (np.arange(num_drawn) + self.uniforms(answer, 1, "resampling")) / num_drawn
-                drawn = np.searchsorted(np.cumsum(w) / w.sum(), points, side="right").clip(max=N - 1)
-                answers = [particles[j].y for j in drawn]
-                for particle, y in zip(particles, answers, strict=False):
-                    particle.y = y
-                start = np.array([sum(particle.y.log_z) for particle in particles])
+            # The weight of a particle is p^alpha / q of its tokens since the last resampling.
+            log_weights = np.array([sum(particle.y.log_z) for particle in particles]) - resampled_at
+            weights = np.exp(log_weights - log_weights.max())
+            answer.effective_particles = float(weights.sum() ** 2 / (weights**2).sum())
+            if not last and answer.effective_particles >= count / 2:
+                continue
+            answer.log_z += float(log_weights.max() + math.log(weights.mean()))
+            drawn = self.draw_by_weight(weights, 1 if last else count)
+            answers = [particles[j].y for j in drawn]
             if last:
+                answer.y, answer.lengths = answers[0], [len(answers[0].tokens)]
                 break
-        answer.y, answer.lengths = particles[0].y, [len(particles[0].y.tokens)]
+            for particle, y in zip(particles, answers, strict=True):
+                particle.y = y
+            resampled_at = np.array([sum(particle.y.log_z) for particle in particles])
         answer.generated_tokens = sum(particle.generated_tokens for particle in particles)
         answer.cached_tokens = sum(particle.cached_tokens for particle in particles)
+
+    def draw_by_weight(self, weights: np.ndarray, count: int) -> np.ndarray:
+        """Returns the places of `count` particles, drawn in proportion to their weights by systematic resampling: one
+        uniform number shifts `count` equally spaced points."""
+        points = (np.arange(count) + self.uniforms(self.chains[0], 1, "resampling")) / count
+        return np.searchsorted(np.cumsum(weights) / weights.sum(), points, side="right").clip(max=len(weights) - 1)
 
 
 # --- running many groups on one sampler -------------------------------------------------------------------------------
