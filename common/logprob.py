@@ -72,6 +72,13 @@ def pack(rollout: Rollout, groups: list[int], device: torch.device | str = "cpu"
     """Packs whole groups of `rollout`. With no groups, returns a dummy row of two tokens and N = 0: a pass that costs
     and changes nothing, for a rank that has run out of work while others have not.
 
+    For example, the prompt p q with the responses a b and c (S = 5 tokens, N = 3, K = 7):
+
+        position in the row   0  1  2  3  4     keys        0 1 2 3   0 1 4   (p q a b, then p q c)
+        input_ids             p  q  a  b  c     cu_keys     0 4 7
+        position_ids          0  1  2  3  2     cu_queries  0 4 5
+        targets               a b c             predictors  1 2 1   (q predicts a and c)     segment  0 0 1
+
     The row is laid out with numpy. Copies to a GPU come from pinned memory, so that the host does not wait for the
     GPU to finish its work."""
     size = rollout.group_size

@@ -5,10 +5,11 @@ optimizer step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -137,6 +138,21 @@ def sampler_bytes(config, args, device: torch.device, compute_bytes: int) -> tup
     return engine, True
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a run shares each of `world` devices with: the bytes that are free before it starts, and its sampler's."""
+
+    world: int
+    on_gpu: bool
+    free: float
+    engine: float
+    engine_stays: bool  # also while the policy trains
+
+    def phases(self, parts: list[Part], moments_on_host: bool) -> dict[str, float]:
+        """Returns the bytes in use in each phase of a step, see `peaks`."""
+        return peaks(parts, moments_on_host, self.engine, self.engine_stays)
+
+
 def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, needs_base: bool) -> None:
     """Chooses what `args` leaves open and prints the estimate, for a small run in one line; raises MemoryError with it
     where some phase of a step would not fit, unless args.skip_memory_check.
@@ -145,52 +161,59 @@ def check_memory(path: str, args, device: torch.device, dtype: torch.dtype, need
     nothing fits on a GPU unless Adam's moments are on the host, and the host has room for them, args.moments_on_host is
     set. All ranks choose the same."""
     config, world, on_gpu = AutoConfig.from_pretrained(path), torch.distributed.get_world_size(), device.type == "cuda"
-    free = available(device) / (1 if on_gpu else world)
     engine, sleeps = sampler_bytes(config, args, device, dtype.itemsize)
+    machine = Machine(world, on_gpu, available(device) / (1 if on_gpu else world), engine, not sleeps)
 
     def parts_of(settings) -> list[Part]:
-        parts = estimate(config, settings, world, dtype.itemsize, needs_base)
         allowance = [Part("CUDA graphs, workspaces", GPU_OVERHEAD, "no flag; an allowance")] if on_gpu else []
-        return parts + allowance
+        return estimate(config, settings, world, dtype.itemsize, needs_base) + allowance
 
-    def phases_of(settings) -> dict[str, float]:
-        return peaks(parts_of(settings), settings.moments_on_host, engine, engine_stays=not sleeps)
+    tokens, on_host = choose(args, machine, parts_of)
+    by_itself = [] if args.microbatch_tokens else [f"--microbatch-tokens {tokens}"]
+    by_itself += ["--moments-on-host"] if on_host and not args.moments_on_host else []
+    args.microbatch_tokens, args.moments_on_host = tokens, on_host
+    report(machine, parts_of(args), on_host, by_itself, args.skip_memory_check)
+
+
+def choose(args, machine: Machine, parts_of: Callable[[Any], list[Part]]) -> tuple[int, bool]:
+    """Returns the tokens of a pass and whether Adam's moments are on the host, the same on all ranks: the largest pass
+    that fits; the moments go to the host only if no size fits otherwise. If nothing fits, the smallest pass."""
+    sizes = [args.microbatch_tokens] if args.microbatch_tokens else PASS_TOKENS["cuda" if machine.on_gpu else "cpu"]
+    places = [args.moments_on_host]
+    if machine.on_gpu and not args.moments_on_host:
+        moments = next(part.size for part in parts_of(args) if part.name == "Adam moments")
+        if machine.world * moments < AUTO_SHARE * available(torch.device("cpu")):
+            places.append(True)
 
     def fits(tokens: int, on_host: bool) -> bool:
         settings = copy(args)
         settings.microbatch_tokens, settings.moments_on_host = tokens, on_host
-        phases = phases_of(settings)
+        phases = machine.phases(parts_of(settings), on_host)
         # Beyond the smallest size, some memory is left free: the estimate of the activations is not exact.
-        room = AUTO_SHARE * free if tokens > sizes[-1] else free
-        return max(phases.values()) <= free and phases["while training"] <= room
+        room = AUTO_SHARE * machine.free if tokens > sizes[-1] else machine.free
+        return max(phases.values()) <= machine.free and phases["while training"] <= room
 
-    sizes = [args.microbatch_tokens] if args.microbatch_tokens else PASS_TOKENS[device.type]
-    places = [args.moments_on_host]
-    if on_gpu and not args.moments_on_host:
-        moments = next(part.size for part in parts_of(args) if part.name == "Adam moments")
-        if world * moments < AUTO_SHARE * available(torch.device("cpu")):
-            places.append(True)
-    # The largest size that fits; moments go to the host only if no size fits otherwise.
     choices = [(tokens, on_host) for on_host in places for tokens in sizes]
     chosen = next((choice for choice in choices if fits(*choice)), (sizes[-1], args.moments_on_host))
     of_ranks = gather([chosen])
-    tokens, on_host = min(tokens for tokens, _ in of_ranks), any(on_host for _, on_host in of_ranks)
-    by_itself = [f"--microbatch-tokens {tokens}"] if not args.microbatch_tokens else []
-    by_itself += ["--moments-on-host"] if on_host and not args.moments_on_host else []
-    args.microbatch_tokens, args.moments_on_host = tokens, on_host
+    return min(tokens for tokens, _ in of_ranks), any(on_host for _, on_host in of_ranks)
 
-    parts, phases = parts_of(args), phases_of(args)
-    parts.append(Part("sampler", engine, "--gpu-memory-utilization, --max-total-tokens"))
-    lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in parts]
+
+def report(machine: Machine, parts: list[Part], moments_on_host: bool, chosen: list[str], skip_check: bool) -> None:
+    """Prints the estimate. Raises MemoryError with it if some phase does not fit, unless `skip_check`. `chosen`: the
+    flags that were chosen to fit."""
+    phases, free = machine.phases(parts, moments_on_host), machine.free
+    shown = [*parts, Part("sampler", machine.engine, "--gpu-memory-utilization, --max-total-tokens")]
+    lines = [f"  {part.name:26}{part.size / GB:8.2f} GB   lower it by {part.lower}" for part in shown]
     lines += [f"  {phase:26}{size / GB:8.2f} GB   of {free / GB:.2f} GB free" for phase, size in phases.items()]
-    lines += [f"  chosen to fit: {', '.join(by_itself)}"] if by_itself else []
-    where = f"each of the {world} devices" if world > 1 else "the device"
+    lines += [f"  chosen to fit: {', '.join(chosen)}"] if chosen else []
+    where = f"each of the {machine.world} devices" if machine.world > 1 else "the device"
     table = f"memory, estimated, on {where}:\n" + "\n".join(lines)
-    if max(phases.values()) > free and not args.skip_memory_check:
+    if max(phases.values()) > free and not skip_check:
         raise MemoryError(f"this run would not fit; --skip-memory-check starts it anyway.\n{table}")
     if torch.distributed.get_rank() == 0:
         small = max(phases.values()) < SMALL_SHARE * free
-        print(_in_one_line(phases, free, where, by_itself) if small else table, flush=True)
+        print(_in_one_line(phases, free, where, chosen) if small else table, flush=True)
 
 
 def _in_one_line(phases: dict[str, float], free: float, where: str, by_itself: list[str]) -> str:

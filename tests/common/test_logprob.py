@@ -546,6 +546,15 @@ def test_sums_by_response_and_spreads_back():
     assert torch.equal(packed.sum(packed.spread(torch.arange(6.0))), lengths * torch.arange(6.0).double())
 
 
+def test_the_row_in_the_docstring_of_pack_is_what_it_makes():
+    p, q, a, b, c = range(10, 15)
+    packed = pack(Rollout([[p, q]], [[a, b], [c]], [[0.0, 0.0], [0.0]], [True, True], 2), [0])
+    assert packed.input_ids.tolist() == [[p, q, a, b, c]] and packed.targets.tolist() == [a, b, c]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2]] and packed.predictors.tolist() == [1, 2, 1]
+    assert packed.keys.tolist() == [0, 1, 2, 3, 0, 1, 4] and packed.cu_keys.tolist() == [0, 4, 7]
+    assert packed.cu_queries.tolist() == [0, 4, 5] and packed.segment.tolist() == [0, 0, 1]
+
+
 def test_packing_leaves_the_rollout_as_it_was():
     rollout = make_rollout()
     before = copy.deepcopy(rollout)
