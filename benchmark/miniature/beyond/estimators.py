@@ -22,8 +22,9 @@ is followed, as a natural gradient from pi = pi_base, until the policy stands st
 1 - exp(-d), and d is the response's or the token's.
 
 Rules, written before the first run. A variant is RIGHT if the total variation between its end and pi* is below 0.001,
-CLOSE below 0.02, and WRONG otherwise. Where the policy still moves after STEPS steps, the end is marked as not settled. Expected: only k1 in the return and k2 of the whole response in the loss are right, because these are the
-gradient of KL(pi || pi_base^alpha); k1 in the loss has no effect, so the policy ends at the largest reward.
+CLOSE below 0.02, and WRONG otherwise. Where the policy still moves after STEPS steps, the end is marked as not settled.
+Expected: only k1 in the return and k2 of the whole response in the loss are right, because these are the gradient of
+KL(pi || pi_base^alpha); k1 in the loss has no effect, so the policy ends at the largest reward.
 """
 
 import itertools
