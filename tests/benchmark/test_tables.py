@@ -203,7 +203,7 @@ def test_the_commands_of_the_figures_parse_and_need_what_they_read():
 # --- every script -----------------------------------------------------------------------------------------------------
 
 SCRIPTS = [f"tables/{file}" for file in (*FILES, "table_02.sh", "figure_6.sh", "figure_7.sh")]
-SCRIPTS += ["miniature/observations.sh", "small_model/smollm2.sh", "smoke.sh", "speed/gpu.sh"]
+SCRIPTS += ["miniature/observations.sh", "miniature/beyond.sh", "small_model/smollm2.sh", "smoke.sh", "speed/gpu.sh"]
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def test_the_method_stands_in_the_scripts_and_never_in_common(path):
 
 
 DRY_RUNS = ["smoke.sh", "miniature/observations.sh", "miniature/observations.sh --quick", "small_model/smollm2.sh"]
+DRY_RUNS += ["miniature/beyond.sh", "small_model/smollm2.sh --cpu"]
 DRY_RUNS += [f"tables/{path.name}" for path in sorted((ROOT / "benchmark/tables").glob("[tf]*.sh"))]
 PROGRAM = r"(?:\S*python3?|torchrun [^|#]*?)\s+(?:-m\s+(?:--\s+)?)?"
 
