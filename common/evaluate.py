@@ -611,23 +611,11 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     if args.run:
         say_other_prompts(Path(next(iter(models))).parents[1], args)
     device = start_processes(args.seed)
-    rank = dist.get_rank()
     paths = {model: resolve_model(model, args.max_total_tokens) for model in models}
     first = next(iter(paths.values()))  # the checkpoints of a run have one tokenizer
     tokenizer = load_tokenizer(first)
     stop_ids = rollout.stop_token_ids(first, tokenizer)
-    sets = list(load_datasets(tokenizer, args))
-    shared = {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}
-    work = []
-    for model, path in paths.items():
-        settings, folder = identity(model, path, stop_ids) | shared, results_dir(model, args.output_dir)
-        if args.run and args.output_dir:
-            folder /= Path(model).name
-        for problems, prompts, what in sets:
-            for seed in range(args.seed, args.seed + args.repeats):
-                results = folder / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
-                file = ResponsesFile(results, settings | what | {"seed": seed}, len(problems), rank)
-                work.append(Work(model, problems, prompts, results, file))
+    work = plan(args, paths, tokenizer, stop_ids)
     with ExitStack() as started:
         held = None if args.run else args.model  # the model whose weights the sampler has
         for item in work:
@@ -644,7 +632,26 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             held = item.model
             sample_all(item, sampler, tokenizer, grader, args, stop_ids)
         dist.barrier()  # every process's file is complete
-    return write_summary(args, models, work) if rank == 0 else []
+    return write_summary(args, models, work) if dist.get_rank() == 0 else []
+
+
+def plan(args: Args, paths: dict[str, str], tokenizer, stop_ids: Sequence[int]) -> list[Work]:
+    """Returns what there is to do: every data set under every seed for every model; paths: each model's folder or hub
+    id. Raises ValueError, before anything is sampled, for files that do not fit what is asked for."""
+    sets = list(load_datasets(tokenizer, args))
+    shared = {key: getattr(args, key) for key in ("n", "temperature", "max_total_tokens", "sampler")}
+    work = []
+    for model, path in paths.items():
+        settings, folder = identity(model, path, stop_ids) | shared, results_dir(model, args.output_dir)
+        if args.run and args.output_dir:
+            folder /= Path(model).name
+        for problems, prompts, what in sets:
+            for seed in range(args.seed, args.seed + args.repeats):
+                results = folder / f"{problems[0].dataset}__n{args.n}__seed{seed}.json"
+                own = settings | what | {"seed": seed}
+                file = ResponsesFile(results, own, len(problems), dist.get_rank())
+                work.append(Work(model, problems, prompts, results, file))
+    return work
 
 
 def sample_all(item: Work, sampler, tokenizer, grader: Grader, args: Args, stop_ids: Sequence[int]) -> None:
