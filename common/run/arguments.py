@@ -108,7 +108,11 @@ def parse(args_class: type, arguments: list[str] | None = None):
     grouped, description = _grouped(args_class), sys.modules[args_class.__module__].__doc__
     spec = sys.modules["__main__"].__spec__ if args_class.__module__ == "__main__" else None  # None for a script
     program = f"python -m {spec.name}" if spec else None
-    values = tyro.cli(grouped, prog=program, args=arguments, description=description)
+    try:
+        values = tyro.cli(grouped, prog=program, args=arguments, description=description)
+    except BrokenPipeError:  # of --help | head, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit would fail in the same way
+        sys.exit(0)
     try:
         before = _arguments_of_first_start(values)
         for group in vars(values).values():

@@ -141,6 +141,20 @@ def test_every_command_of_a_dry_run_parses(script):
             assert other or words[0] in ("mkdir", "nvidia-smi")
 
 
+def test_help_may_be_cut_off_by_what_reads_it():
+    """`--help | head -1` printed a traceback."""
+    code = (
+        "import beam_eval, common.run as r; print('imported', flush=True); input(); r.parse(beam_eval.Args, ['--help'])"
+    )
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as program:
+        assert program.stdout.readline() == b"imported\n"
+        program.stdout.close()
+        program.stdin.write(b"\n")
+        program.stdin.close()
+        assert program.wait() == 0 and program.stderr.read() == b""
+
+
 def test_a_command_with_an_unknown_flag_fails():
     with pytest.raises(SystemExit):
         parse(rloo_task.Args, ["--alpha", "2"])
