@@ -53,11 +53,11 @@ ESTIMATORS: dict[str, tuple[Function, Function]] = {  # k and its derivative
 }
 PLACES, EXTENTS = ("return", "loss"), ("response", "token")
 VARIANTS = list(itertools.product(ESTIMATORS, PLACES, EXTENTS))
-USED_BY = {  # as read in their sources; the versions are in the text
-    ("k1", "return", "response"): "this repository, TRL's RLOO trainer",
+USED_BY = {  # as read in their sources in summer 2026
+    ("k1", "return", "response"): "this repository; TRL's RLOO trainer",
     ("k1", "loss", "token"): "NeMo RL up to 0.6, as an option",
-    ("k2", "loss", "token"): "OpenRLHF and verl, as an option",
-    ("k3", "loss", "token"): "TRL's GRPO trainer, NeMo RL up to 0.6, SkyRL and open-instruct",
+    ("k2", "loss", "token"): "verl and OpenRLHF, as an option; TRL's GRPO trainer with its bias correction",
+    ("k3", "loss", "token"): "TRL's GRPO trainer without it; NeMo RL up to 0.6; SkyRL; open-instruct",
 }
 
 
