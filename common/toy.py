@@ -9,7 +9,7 @@ Guess     `\\boxed{2}`   no work; about one in ten is right.
 
 Guess and work compete by design. A line of work costs at least 0.8 nats and a guess at least 3.3, so the most likely
 response of all is the work for two to four operations and the guess for six or more. Hard problems are long and mostly
-guessed. All shares stand in `ToyConfig`; they were fixed before the first RL run on it. `OTHER_CONFIGS` has two others.
+guessed. All shares stand in `ToyConfig`; they were fixed before the first RL run on it. `OTHER_CONFIGS` has others.
 
 Pre-training has two parts. School: work without mistakes on problems of all lengths, loss on the response only; without
 it the model needs several times as long to find out how to look an operation up by its letter. Corpus: the shares
@@ -57,6 +57,7 @@ class ToyConfig:
     guesses: tuple[float, float] = (0.10, 0.85)  # share of the responses that are a guess
     slips: tuple[float, float] = (0.12, 0.25)  # share of the lines of work whose result is wrong
     copied_guesses: float = 0.3  # share of the guesses that repeat the last operand; the others are uniform digits
+    gaps: bool = False  # whether letters may be left out, so that a short chain has late ones, too: `8c-7f*7?`
     # the model
     hidden_size: int = 64
     intermediate_size: int = 192
@@ -77,13 +78,16 @@ class ToyConfig:
 OTHER_CONFIGS = {
     "more-guesses": ToyConfig(guesses=(0.25, 0.90)),
     "fewer-guesses": ToyConfig(guesses=(0.02, 0.60)),
+    # Has seen chains of one or two operations only, for the test of new skills in benchmark/miniature/beyond.
+    "short-chains": ToyConfig(operations=((1, 2), (1, 2)), guesses=(0.10, 0.10), slips=(0.12, 0.12), gaps=True),
 }
 
 
-def make_problem(rng: random.Random, num_operations: int) -> str:
-    """Returns a random problem, such as `8a-7b*7c-2?`."""
+def make_problem(rng: random.Random, num_operations: int, gaps: bool = False) -> str:
+    """Returns a random problem, such as `8a-7b*7c-2?`; with gaps its letters are any of the first nine, in order."""
     text = str(rng.randint(1, 9))
-    for letter in ascii_lowercase[:num_operations]:
+    letters = sorted(rng.sample(ascii_lowercase[:9], num_operations)) if gaps else ascii_lowercase[:num_operations]
+    for letter in letters:
         operator = rng.choice("+-*")
         text += letter + operator + rng.choice(OPERANDS[operator])
     return text + "?"
@@ -133,7 +137,8 @@ def response_kind(text: str) -> str:
 
 
 def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> list[tuple[str, str, str, int]]:
-    """Returns (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different.
+    """Returns (id, problem, answer, number of operations): 4,096 for "train" or 1,000 for "test", all different. Of
+    chains so short that there are few problems, half of these are used, and there are fewer for training.
 
     The same at every call. Raises ValueError for a level other than "toy" and "toy_hard" and for another split.
     """
@@ -141,10 +146,12 @@ def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> lis
         raise ValueError(f"no problems {level!r}, {split!r}: take the level from {LEVELS} and the split train or test")
     rng = random.Random(f"{config.seed} {level}")
     least, most = config.operations[LEVELS.index(level)]
+    choices = sum(map(len, OPERANDS.values()))  # of an operation
+    there_are = sum(9 * choices**num_operations for num_operations in range(least, most + 1))
     problems: dict[str, int] = {}  # keeps the order
-    while len(problems) < TEST_PROBLEMS + TRAIN_PROBLEMS:
+    while len(problems) < min(TEST_PROBLEMS + TRAIN_PROBLEMS, there_are // 2):
         num_operations = rng.randint(least, most)
-        problems[make_problem(rng, num_operations)] = num_operations
+        problems[make_problem(rng, num_operations, config.gaps)] = num_operations
     chosen = list(problems.items())
     chosen = chosen[:TEST_PROBLEMS] if split == "test" else chosen[TEST_PROBLEMS:]
     return [(f"{level}-{split}-{i}", text, solve(text), n) for i, (text, n) in enumerate(chosen)]
@@ -153,7 +160,7 @@ def toy_problems(level: str, split: str, config: ToyConfig = ToyConfig()) -> lis
 def make_document(rng: random.Random, config: ToyConfig) -> tuple[str, str]:
     """Returns a problem and a response of the corpus."""
     level = rng.choices((0, 1), config.documents)[0]
-    problem = make_problem(rng, rng.randint(*config.operations[level]))
+    problem = make_problem(rng, rng.randint(*config.operations[level]), config.gaps)
     if rng.random() < config.guesses[level]:
         return problem, make_guess(rng, problem, config.copied_guesses)
     return problem, make_work(rng, problem, config.slips[level])
@@ -185,7 +192,7 @@ def school_batch(rng: random.Random, config: ToyConfig, tokenizer, left_out: set
     rows: list[Tensor] = []
     targets: list[Tensor] = []
     while len(rows) < config.batch_size:
-        problem = make_problem(rng, rng.randint(config.operations[0][0], config.operations[1][1]))
+        problem = make_problem(rng, rng.randint(config.operations[0][0], config.operations[1][1]), config.gaps)
         if problem in left_out:
             continue
         prompt, response = tokenizer([problem, make_work(rng, problem, slips=0.0) + "<eos>"])["input_ids"]

@@ -47,9 +47,24 @@ mixture_rows() { # question 8: easy and hard problems together
     done
 }
 
+skill_rows() { # question 8: a base that has seen chains of one or two operations, on four to six
+    local model="--model $out/short-chains" long="--prompt-file common/prompts/bare.txt --max-total-tokens 96"
+    local test="--dataset $out/skills_test.jsonl $long $cpu --n 256"
+    echo "# skills_base"
+    echo "python -m common.evaluate $model $test --output-dir $out/results/skills_base"
+    for row in task sharpen curriculum; do
+        local script=rloo_$row.py data=train
+        if [ $row = curriculum ]; then script=rloo_task.py data=curriculum; fi
+        echo "# skills_$row"
+        echo "python $script --seed 1 $model --dataset $out/skills_$data.jsonl --validation-dataset $out/skills_validation.jsonl $long $training --exp-name skills_$row --output-dir $out"
+        echo "python -m common.evaluate --model $out/skills_${row}__*/checkpoints/step_000080 $test --output-dir $out/results/skills_$row"
+    done
+}
+
 all_rows() {
     length_rows
     mixture_rows
+    skill_rows
 }
 
 if [ ! "$dry_run" ]; then
@@ -60,6 +75,8 @@ if [ ! "$dry_run" ]; then
         sed "s/return -log_ratio if .*/return -log_ratio \/ length**$gamma/" rloo_tilted.py >"$out/length_gamma$gamma.py"
     done
     python -m benchmark.miniature.beyond.mixture write "$out"
+    python -m benchmark.miniature.beyond.new_skills write "$out"
+    ln -sfn "$(python -c "from common.toy import OTHER_CONFIGS, toy_path; print(toy_path(OTHER_CONFIGS['short-chains']))" | tail -n 1)" "$out/short-chains"
 fi
 all_rows | python3 -m benchmark.run_rows --folder "$out" --in-process 2 --rows "$rows" $dry_run
 if [ "$dry_run" ] || [ "$rows" != . ]; then exit; fi
@@ -73,8 +90,9 @@ python -m benchmark.miniature.beyond.taught "$page" "$observations"
 python -m benchmark.miniature.beyond.length_aware "$page" "$observations" "$out"
 python -m benchmark.miniature.beyond.estimators "$page"
 python -m benchmark.miniature.beyond.mixture "$page" "$observations" "$out"
+python -m benchmark.miniature.beyond.new_skills "$page" "$out"
 {
     printf '# Beyond the paper, on the miniature\n\nMade by `bash benchmark/miniature/beyond.sh`; every number belongs to the miniature.\n\n'
-    for name in distance alpha_one frontier compute taught length_aware estimators mixture; do cat "$page/$name.md" && echo; done
+    for name in distance alpha_one frontier compute taught length_aware estimators mixture new_skills; do cat "$page/$name.md" && echo; done
 } >"$page/beyond.md"
 echo "page: $page/beyond.md"

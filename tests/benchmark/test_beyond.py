@@ -17,6 +17,7 @@ from benchmark.miniature.beyond import (
     frontier,
     length_aware,
     mixture,
+    new_skills,
     taught,
 )
 from benchmark.miniature.beyond.enumerated import Tree, log_softmax, power_law, total_variation
@@ -251,6 +252,36 @@ def test_the_mixture_has_both_levels_in_turn_and_validates_on_others(tmp_path):
         assert [row["id"].split("-")[0] for row in part[:4]] == ["toy", "toy_hard"] * 2
     assert not {row["problem"] for row in rows["train"]} & {row["problem"] for row in rows["validation"]}
     assert [mixture.word(found) for found in ((3.0, 1.0), (-3.0, 1.0), (3.0, 2.0))] == ["helps", "hurts", "neither"]
+
+
+@pytest.mark.parametrize(
+    "response,worked",
+    [
+        ("8a-7=1\nso 1b*7=7\nthen 7c-2=5\n\\boxed{5}", True),
+        ("8a-7=1\n1b*7=7\n\\boxed{7}", False),  # stops after two operations
+        ("8a-7=2\n2b*7=4\n4c-2=2\n\\boxed{5}", False),  # a slip, then the right box
+        ("8a-7=1\n1b*7=7\n7c-2=5\n\\boxed{4}", False),
+        ("\\boxed{5}", False),  # a guess that is right
+    ],
+)
+def test_a_response_is_worked_if_every_line_and_the_box_are_right(response, worked):
+    assert new_skills.is_worked("8a-7b*7c-2?", response) is worked
+
+
+def test_a_skill_is_taught_only_where_more_samples_of_the_base_do_not_have_it():
+    assert new_skills.word((60.0, 2.0), (1.0, 0.5), 20.0) == "taught"
+    assert new_skills.word((60.0, 2.0), (10.0, 0.5), 95.0) == "likelier"
+    assert new_skills.word((3.0, 2.0), (1.0, 0.5), 20.0) == "no change"
+    assert new_skills.share([0, 256], 1) == (50.0, pytest.approx(50.0)) and new_skills.share([1, 1], 256)[0] == 100
+
+
+def test_the_problems_of_the_skills_are_long_and_disjoint(tmp_path):
+    new_skills.write(tmp_path)
+    parts = {
+        name: [json.loads(line) for line in (tmp_path / f"skills_{name}.jsonl").open()] for name in ("train", "test")
+    }
+    assert {row["level"] for row in parts["train"]} == {4, 5, 6} and len(parts["test"]) == 60
+    assert not {row["problem"] for row in parts["train"]} & {row["problem"] for row in parts["test"]}
 
 
 # --- the anomaly at alpha 1 -------------------------------------------------------------------------------------------

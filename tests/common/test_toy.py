@@ -48,6 +48,22 @@ def test_gold_is_the_left_to_right_result_modulo_ten():
         assert solve(problem) == str(eval(expression) % 10)
 
 
+def test_letters_may_have_gaps_and_stay_in_order():
+    rng = random.Random(1)
+    letters = [[letter for letter in make_problem(rng, 2, gaps=True) if letter.isalpha()] for _ in range(300)]
+    assert all(pair == sorted(set(pair)) for pair in letters) and {pair[0] for pair in letters} == set("abcdefgh")
+    assert make_problem(random.Random(1), 2)[1] == "a"
+
+
+def test_short_chains_have_fewer_problems_and_all_different_ones():
+    """It looked for 5,096 of 3,780 problems and never ended."""
+    config = OTHER_CONFIGS["short-chains"]
+    test, train = (toy_problems("toy", split, config) for split in ("test", "train"))
+    assert (len(test), len(train)) == (1000, 890)
+    assert len({problem for _, problem, _, _ in test + train}) == 1890
+    assert {count for *_, count in train} == {1, 2}
+
+
 def test_work_without_slips_is_exact_and_ends_in_gold():
     work = make_work(random.Random(0), EXAMPLE, slips=0.0)
     lines = [line.removeprefix("so ").removeprefix("then ") for line in work.split("\n")]
@@ -205,7 +221,7 @@ def test_pretraining_is_deterministic_and_leaves_the_global_random_state_alone()
 
 
 def test_every_config_has_its_own_folder():
-    assert len({toy.recipe(config) for config in (ToyConfig(), *OTHER_CONFIGS.values())}) == 3
+    assert len({toy.recipe(config) for config in (ToyConfig(), *OTHER_CONFIGS.values())}) == 4
 
 
 def test_the_shipped_weights_are_of_the_default_config():
