@@ -611,6 +611,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
     if args.run:
         say_other_prompts(Path(next(iter(models))).parents[1], args)
     device = start_processes(args.seed)
+    rank = dist.get_rank()  # read here: with an engine goes the process group
     paths = {model: resolve_model(model, args.max_total_tokens) for model in models}
     first = next(iter(paths.values()))  # the checkpoints of a run have one tokenizer
     tokenizer = load_tokenizer(first)
@@ -632,7 +633,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
             held = item.model
             sample_all(item, sampler, tokenizer, grader, args, stop_ids)
         dist.barrier()  # every process's file is complete
-    return write_summary(args, models, work) if dist.get_rank() == 0 else []
+    return write_summary(args, models, work) if rank == 0 else []
 
 
 def plan(args: Args, paths: dict[str, str], tokenizer, stop_ids: Sequence[int]) -> list[Work]:

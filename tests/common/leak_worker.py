@@ -45,8 +45,7 @@ def main(folder: Path, flags: list[str]) -> None:
     words = f"""--alpha 2 --beta 0.1 --model {folder / "model"} {data} --prompt-file {folder / "bare.txt"}
         --num-problems 2 --group-size 4 --num-steps 51 --eval-every 51 --max-total-tokens 24 --fixed-length
         --learning-rate 1e-3 --warmup-steps 0 --output-dir {folder / "runs"} --num-grading-workers 1"""
-    rloo_tilted.Run = CountingRun
-    rloo_tilted.main(parse(rloo_tilted.Args, [*words.split(), *flags]))
+    rloo_tilted.main(parse(rloo_tilted.Args, [*words.split(), *flags]), run_class=CountingRun)
     differences = [figures["sampling/logp_difference_mean"] for figures in metrics[:51]]
     (folder / "used.json").write_text(json.dumps({"5": used[5], "50": used[50], "logp_differences": differences}))
 

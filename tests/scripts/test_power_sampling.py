@@ -480,10 +480,11 @@ def test_at_alpha_1_all_modes_beside_plain_sampling(miniature, tmp_path):
     found, chains = {}, {}
     for mode in ("exact", *PUBLISHED):
         limit = 100 if mode == "exact" else 20  # blocks cost 16 times the moves
-        rows = on_the_miniature(tmp_path, miniature, alpha=1.0, mode=mode, n=16, limit=limit, seed=2)
+        folder = tmp_path / mode
+        rows = on_the_miniature(folder, miniature, alpha=1.0, mode=mode, n=16, limit=limit, seed=2)
         name, file = f"power_{mode}_alpha1", "toy_test__n16__seed2.json"
-        found[mode] = differences(tmp_path, name, file) | {"acceptance": rows[name]["acceptance"]}
-        problems = json.loads((tmp_path / f"{name}__{file}").read_text())["problems"]
+        found[mode] = differences(folder, name, file) | {"acceptance": rows[name]["acceptance"]}
+        problems = json.loads((folder / f"{name}__{file}").read_text())["problems"]
         chains[mode] = [lengths for problem in problems for lengths in problem["chains"]["lengths"]]
         for row in rows.values():
             figures = row["authors"]
