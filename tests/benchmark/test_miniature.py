@@ -300,9 +300,9 @@ def test_figures_can_be_drawn_again_from_the_file_of_the_page(tmp_path):
 def test_a_figure_shows_the_numbers_of_the_tables():
     content = json.loads((RESULTS / "observations.json").read_text())
     shown = Shown([Table(**table) for table in content["tables"]])
-    assert shown.point("T = 1") == (-7.37, 52.0, 1.2) and shown.point("T = 0.5") == (-4.47, 95.9, 0.4)
-    assert shown.number("Training", "Sharpening", "log π_base") == (-3.94, 0.0)
-    assert shown.number("Training", "Sharpening", "log π_base", of_optimum=True) == (-3.39, 0.0)
+    assert shown.point("T = 1") == (-7.37, 50.8, 1.0) and shown.point("T = 0.5") == (-4.46, 95.3, 0.4)
+    assert shown.number("Training", "Sharpening", "log π_base") == (-3.99, 0.0)
+    assert shown.number("Training", "Sharpening", "log π_base", of_optimum=True) == (-3.35, 0.0)
 
 
 def test_points_that_lie_on_one_another_share_a_label():
