@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A small real model on real problems that it can partly solve: SmolLM2-135M-Instruct with two worked examples, on one-step word problems
+# A small real model on real problems that it can partly solve: SmolLM2-135M-Instruct with four worked examples, on one-step word problems
 # of ASDiv and MAWPS with numbers up to 20. Learning rate, warm-up and window are ours, for a model this small; everything else is the
 # paper's. There are two forms.
 #
@@ -39,8 +39,8 @@ fi
 
 if [ "$cpu" ]; then weights=$out/model; else weights=HuggingFaceTB/SmolLM2-135M-Instruct; fi
 data=${DATA:-$out/data}
-prompt="--prompt-file common/prompts/bare.txt --examples-file common/prompts/two_shot.jsonl" # about 190 tokens, at most 220
-window="--max-total-tokens 288 $prompt${cpu:+ --sampler vllm --num-grading-workers 1}"
+prompt="--prompt-file common/prompts/bare.txt --examples-file common/prompts/four_shot.jsonl" # about 271 tokens, at most 299
+window="--max-total-tokens 368 $prompt${cpu:+ --sampler vllm --num-grading-workers 1}"
 model="--model ${MODEL:-$weights}"
 test="--dataset $data/small_test.jsonl $window"
 training="--dataset $data/small_train.jsonl --validation-dataset $data/small_validation.jsonl $window"

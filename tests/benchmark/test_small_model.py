@@ -96,7 +96,7 @@ def test_all_rows_have_one_model_window_and_prompt_so_that_they_share_an_engine(
         for _, args in commands:
             shared.add((args.max_total_tokens, args.prompt_file or "", args.examples_file))
             assert args.model == "HuggingFaceTB/SmolLM2-135M-Instruct" or args.run[0].startswith("runs/small/")
-    assert len(shared) == 1 and "two_shot" in str(shared)
+    assert len(shared) == 1 and "four_shot" in str(shared)
 
 
 def test_training_validation_and_test_are_three_files(small):

@@ -2,6 +2,7 @@ r"""common/data.py: data sets, prompts and batches, with rows shaped like those 
 
 import gzip
 import json
+import re
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -528,9 +529,11 @@ def test_default_wording_asks_for_steps_and_a_box_and_the_miniature_gets_the_bar
     assert "step by step" in read_ids(boxed) and "\\boxed{}" in read_ids(boxed)
 
 
-def test_the_two_worked_examples_end_in_their_boxed_sum():
-    examples = load_examples(PROMPTS / "two_shot.jsonl")
-    assert [solution.rpartition("The answer is ")[2] for _, solution in examples] == ["\\boxed{9}.", "\\boxed{13}."]
+def test_each_worked_example_ends_in_the_boxed_value_of_its_own_equation():
+    for _, solution in load_examples(PROMPTS / "four_shot.jsonl"):
+        a, sign, b, c = re.match(r"(\d+) ([-+*]) (\d+) = (\d+) ", solution).groups()
+        assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign] == int(c)
+        assert solution.endswith(f"The answer is \\boxed{{{c}}}.")
 
 
 def test_prompt_and_examples_files_that_cannot_be_used_are_one_line(tmp_path):
@@ -570,7 +573,7 @@ def test_a_line_that_is_nested_too_deeply_is_named(tmp_path):
 
 
 def test_prompt_hash_changes_with_wording_and_examples_only(tmp_path):
-    boxed, bare, shots = PROMPTS / "boxed.txt", PROMPTS / "bare.txt", PROMPTS / "two_shot.jsonl"
+    boxed, bare, shots = PROMPTS / "boxed.txt", PROMPTS / "bare.txt", PROMPTS / "four_shot.jsonl"
     hashes = [prompt_hash(boxed), prompt_hash(bare), prompt_hash(boxed, shots)]
     hashes += [prompt_hash(boxed, None, "Be brief."), prompt_hash(boxed, None, "", '{"enable_thinking": false}')]
     assert prompt_hash(boxed, None, "", "{}") == hashes[0]
