@@ -365,7 +365,8 @@ def main(args: Args) -> int:
         "The rule of each verdict stands in benchmark/small_model/page.py and was written before the first row.",
         f"Made by `bash benchmark/small_model/smollm2.sh --cpu` with {made_with}.",
     ]
-    missing = [f"{line}: `bash benchmark/small_model/smollm2.sh --cpu`" for line in not_trained + not_sampled]
+    command = "bash benchmark/small_model/smollm2.sh --cpu --rows"
+    missing = [f"{line}: `{command} '^{line.split()[-1]}$'`" for line in not_trained + not_sampled]  # "...: row NAME"
     tables = [table, training, inference]
     Page("A small real model on two cores", paragraphs, tables, album.images, missing).write(made, "smollm2")
     (made / "samples.md").write_text(samples(m), encoding="utf-8")

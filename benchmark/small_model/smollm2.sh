@@ -9,7 +9,8 @@
 #
 # With --cpu, on two cores: the objectives of Table 1 with 4 x 8 responses a step, in vLLM's CPU build, from a 4-bit copy of the weights
 # that a package carries, so no hub is needed. The strict verdict pays: the other one also pays for an answer without a box.
-# benchmark/small_model/page.py has the rules of the verdicts, which were written before the first row.
+# benchmark/small_model/page.py has the rules of the verdicts, which were written before the first row. One row at a time uses both cores;
+# two calls at a time with different --rows, each with OMP_NUM_THREADS=1 and on a core of its own (taskset -c 0, taskset -c 1), are faster.
 #
 # Usage: bash benchmark/small_model/smollm2.sh [--cpu] [--dry-run] [--rows REGEX] [OUTPUT]
 #     --dry-run      prints the commands of the rows and runs nothing
@@ -33,7 +34,7 @@ done
 out=${out:-runs/small$cpu}
 export PATH=$PWD/.venv/bin:$PATH TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_PROGRESS_BARS=1
 if [ "$cpu" ]; then # two threads that wait without spinning, and an engine in this process that compiles nothing
-    export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
     export VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_LOGGING_LEVEL=ERROR VLLM_NO_USAGE_STATS=1 TORCHDYNAMO_DISABLE=1
 fi
 

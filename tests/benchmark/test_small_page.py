@@ -129,7 +129,8 @@ def test_the_page_has_every_row_and_the_responses_and_names_what_was_not_run(fol
     text = (folder / "page" / "smollm2.md").read_text()
     assert "| Task reward | 50.0 50.0 | 50.0 ± " in text and "| Base |  | 20.0 ± 6.4 | 30.0 ± " in text
     assert "| Power, exact, α 4, 10 moves | 40.0 ± " in text
-    assert "Tempered 2: row tilted_alpha2_betainf" in text and "3. Inference" in text and "undecided" in text
+    assert "Tempered 2: row tilted_alpha2_betainf: `bash " in text and "--cpu --rows '^tilted_alpha2_betainf$'`" in text
+    assert "3. Inference" in text and "undecided" in text
     samples = (folder / "page" / "samples.md").read_text()
     assert samples.count("> so \\boxed{1}") == 10 * 6  # Base and five trained rows
     base = samples.partition("## Task reward")[0]  # 8 of its 40 problems are right, 12 by the authors' verdict
