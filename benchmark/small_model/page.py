@@ -119,7 +119,7 @@ class Measured:
         return found
 
     def plain(self, temperature: str) -> ResultsFile:
-        return self._only(f"plain_T{temperature}", f"plain_T{temperature}/small_test__n*__seed1.json")
+        return self._only(f"plain_T{temperature}", f"plain_T{temperature}/small_test__n8__seed1.json")
 
     def power(self, alpha: int) -> ResultsFile:
         return self._only(f"power_exact_alpha{alpha}", f"power_exact_alpha{alpha}__small_test__n*__seed1.json")
