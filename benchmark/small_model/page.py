@@ -358,6 +358,8 @@ def main(args: Args) -> int:
         except Missing:
             continue
     figures.health(album, "training", "Training health", shown, "")
+    for image in album.images:
+        image.sources = [Path(source).name for source in image.sources]  # not where the runs were made
     versions = read_json(m.plain("1").path)["versions"]
     made_with = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     paragraphs = [
