@@ -49,7 +49,7 @@ from common.rollout import start_sampler, stop_token_ids
 from common.rollout.transformers import TransformersSampler
 from common.rollout.vllm import VLLMSampler
 from common.run import compute_dtype, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, Exponent, PositiveInt, Workers, check_arguments
+from common.run.arguments import AtLeastTwo, Exponent, PositiveInt, Share, Workers, check_arguments
 
 
 @dataclass
@@ -83,6 +83,8 @@ class Args:
     # --- speed and output ---
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM on a GPU, transformers on a CPU"""
+    gpu_memory_utilization: Share = 0.9
+    """share of the GPU's memory that vLLM may take; less if other programs use the card"""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """compute precision; auto: bfloat16 on a GPU, float32 on a CPU"""
     output_dir: str | None = None
@@ -389,6 +391,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if sampler is None:
             options: dict[str, Any] = dict(max_num_seqs=max(512, args.num_beams), max_logprobs=rule.num_children)
             options |= dict(dtype=compute_dtype(args.dtype, device), device=device)
+            options |= dict(gpu_memory_utilization=args.gpu_memory_utilization)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)
         for item in work:

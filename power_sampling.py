@@ -57,7 +57,16 @@ from common.evaluate import ResponsesFile, grade_records, new_record, print_tabl
 from common.grading import Grader
 from common.rollout import Request, Rollout, Sample, problem_word, start_sampler, stop_token_ids, uniforms
 from common.run import resolve_model, start, start_processes, write_json
-from common.run.arguments import AtLeastTwo, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Workers, check_arguments
+from common.run.arguments import (
+    AtLeastTwo,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Share,
+    Workers,
+    check_arguments,
+)
 
 LEAST_WEIGHT = 1e-3  # nats: with --cut entropy, places where the model has no doubt are still cut now and then
 
@@ -107,6 +116,8 @@ class Args:
     # --- speed and output ---
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM on a GPU, transformers on a CPU"""
+    gpu_memory_utilization: Share = 0.9
+    """share of the GPU's memory that vLLM may take; less if other programs use the card"""
     deterministic: bool = False
     """vllm: choose tokens by counter too, so that answers do not depend on what else runs, up to rounding; slower"""
     num_grading_workers: Workers = 0
@@ -569,6 +580,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
         if sampler is None:
             options: dict[str, Any] = dict(stop_ids=stop_ids, device=device, max_num_seqs=512)
             options |= dict(requests=True, deterministic=args.deterministic)
+            options |= dict(gpu_memory_utilization=args.gpu_memory_utilization)
             sampler = start_sampler(args.sampler, model, args.max_total_tokens, **options)
             started.callback(sampler.close)
         plain = sample_plainly(args, folder, sampler, grader)

@@ -15,8 +15,8 @@ the end with their logs, and the exit code is 1.
 
 Each command is a process of its own, so it may be torchrun. With --in-process N, the rows run inside N processes
 instead, which import the scripts once and share one sampler and one pool of grading workers between training and
-evaluation rows of the same model: much faster for small models. On a GPU such a process can hold one vLLM engine, so
-power sampling and beam search need an input of their own, without --in-process.
+evaluation rows of the same model: much faster for small models. On a GPU N is 1, and the process can hold one vLLM
+engine, so power sampling and beam search need an input of their own, without --in-process.
 """
 
 import argparse
@@ -239,7 +239,7 @@ class Open:
         pass
 
 
-ENGINE_SHARE = 0.4  # of a GPU's memory, also for evaluation: training has to fit beside the engine
+ENGINE_SHARE = 0.4  # of a GPU's memory at most, also for evaluation: training has to fit beside the engine
 
 
 class Shared:
@@ -268,12 +268,14 @@ class Shared:
 
         device, model = start_processes(args.seed), resolve_model(args.model or a_checkpoint(args.run[0]))
         shape = AutoConfig.from_pretrained(model).to_diff_dict()
-        for name in ("transformers_version", "use_cache", "dtype", "_name_or_path"):  # no part of the shape
+        no_part = ("transformers_version", "use_cache", "dtype", "_name_or_path")
+        token_ids = ("bos_token_id", "eos_token_id", "pad_token_id")  # a checkpoint has [2] where the model had 2
+        for name in (*no_part, *token_ids):
             shape.pop(name, None)
         options = {
             "dtype": compute_dtype(getattr(args, "dtype", "auto"), device),
             "stop_ids": stop_token_ids(model, AutoTokenizer.from_pretrained(model)),
-            "gpu_memory_utilization": getattr(args, "gpu_memory_utilization", ENGINE_SHARE),
+            "gpu_memory_utilization": min(args.gpu_memory_utilization, ENGINE_SHARE),
         }
         key = json.dumps([args.sampler, args.max_total_tokens, shape, options], sort_keys=True, default=str)
         if key not in self.samplers:
@@ -368,7 +370,14 @@ def run_one_by_one(rows: list[Row], folder: Path) -> Iterator[tuple[Row, Callabl
 
 
 def run_in_processes(rows: list[Row], folder: Path, processes: int) -> Iterator[tuple[Row, Callable[[], float]]]:
-    """Yields each row as it ends, with a function that returns its seconds or raises what it raised."""
+    """Yields each row as it ends, with a function that returns its seconds or raises what it raised. Raises RowError
+    for several processes on a GPU."""
+    import torch
+
+    if processes > 1 and torch.cuda.is_available():
+        raise RowError(
+            f"--in-process {processes}: the processes would share one GPU, where vLLM fails: --in-process 1."
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), set_up_process) as pool:
         futures = {pool.submit(run_row_here, row, folder): row for row in rows}
@@ -454,6 +463,9 @@ def main() -> int:
         return 0
     try:
         return run(rows, args.folder, args.in_process, args.show)
+    except RowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         sys.exit("stopped: call again to continue")
 

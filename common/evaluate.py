@@ -47,7 +47,7 @@ from common.data import Problem, load_datasets, load_tokenizer, say
 from common.grading import VERDICTS_VERSION, Grader, maj_at_k, maj_strings, mean_and_se, pass_at_k
 from common.logprob import weights
 from common.run import gather, resolve_model, start, start_processes
-from common.run.arguments import AtLeastTwo, NonNegativeFloat, PositiveInt, Seed, Workers, check_arguments, flag
+from common.run.arguments import AtLeastTwo, NonNegativeFloat, PositiveInt, Seed, Share, Workers, check_arguments, flag
 from common.run.checkpoint import model_hash, read_json, write_json, writing
 
 VERDICTS = ("authors", "strict")
@@ -99,6 +99,8 @@ class Args:
     # --- speed and output ---
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM on a GPU, transformers on a CPU"""
+    gpu_memory_utilization: Share = 0.9
+    """share of the GPU's memory that vLLM may take; less if other programs use the card"""
     output_dir: str | None = None
     """where results go; default: the run folder of a checkpoint, otherwise results/<model>"""
     batch_size: PositiveInt = 64
@@ -626,6 +628,7 @@ def main(args: Args, sampler=None, grader=None) -> list[dict]:
                 grader = started.enter_context(Grader(args.num_grading_workers))
             if sampler is None:
                 options: dict[str, Any] = dict(device=device, stop_ids=stop_ids)
+                options |= dict(gpu_memory_utilization=args.gpu_memory_utilization)
                 sampler = rollout.start_sampler(args.sampler, paths[item.model], args.max_total_tokens, **options)
                 started.callback(sampler.close)
             elif held != item.model:

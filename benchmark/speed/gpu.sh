@@ -51,7 +51,7 @@ part() { # NAME MINUTES "PACKAGES" ARGUMENTS...    a row: python ARGUMENTS with 
     [ "$dry_run" ] || [ "$1" != step_trl ] || lacking+=$(missing "$trl_python" trl torch transformers)
     if [ "$lacking" ]; then echo "$1: skipped, these packages are not installed: $lacking" >&2 && return; fi
     echo "# $1"
-    echo "timeout -k 30 $2m $python ${*:4}"
+    echo "timeout -s INT -k 30 $2m $python ${*:4}" # INT: pytest still reports what has failed so far
 }
 
 parts() {

@@ -533,9 +533,18 @@ class VLLMSampler:
         self.stale = False
 
     def sleep(self) -> None:
-        """Drops the engine's weights and cache from the GPU; the next `generate` then needs a `push`."""
+        """Drops the engine's weights and cache from the GPU; the next `generate` then needs a `push`.
+
+        Raises RuntimeError if another program took more of the GPU's memory meanwhile than the engine has freed.
+        """
         if self.on_gpu and not self.sleeping:
-            self.llm.sleep(level=2)
+            try:
+                self.llm.sleep(level=2)
+            except AssertionError as error:  # vLLM compares the free memory of the whole GPU before and after
+                if "Memory usage increased" not in str(error):
+                    raise
+                message = "another program took memory of this GPU while vLLM gave its own back, and vLLM stopped"
+                raise RuntimeError(f"{message}: go on with --resume on a GPU that nothing else uses") from error
             self.sleeping = {"weights", "kv_cache"}
             self.stale = True
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,7 +231,12 @@ def models(tmp_path_factory) -> Path:
 def asked(model: Path | str, window: int = 64, kind: str = "vllm", **more) -> SimpleNamespace:
     """The arguments of a script, as far as samplers depend on them."""
     return SimpleNamespace(
-        model=str(model), sampler=kind, max_total_tokens=window, seed=1, num_grading_workers=1, **more
+        model=str(model),
+        sampler=kind,
+        max_total_tokens=window,
+        seed=1,
+        num_grading_workers=1,
+        **{"gpu_memory_utilization": 0.9} | more,
     )
 
 
@@ -268,6 +274,23 @@ def test_the_evaluation_of_a_run_gets_the_sampler_of_its_shape(started, models, 
         shared.sampler(asked("", run=[str(tmp_path)]), trains=False)
     (tmp_path / "checkpoints" / "step_000002").symlink_to(models / "other")
     assert shared.sampler(asked("", run=[str(tmp_path)]), trains=False) is one and one.pushed is None
+
+
+def test_a_checkpoint_that_lists_its_stop_token_has_the_shape_of_its_model(started, models, tmp_path):
+    """Checkpoints of a model whose config.json has eos_token_id 2 have [2] there."""
+    shutil.copytree(models / "other", tmp_path / "listed")
+    config = tmp_path / "listed" / "config.json"
+    found = json.loads(config.read_text())
+    config.write_text(json.dumps(found | {"eos_token_id": [found["eos_token_id"]]}))
+    shared = run_rows.Shared()
+    one = shared.sampler(asked(models / "tiny"), trains=True)
+    assert shared.sampler(asked(tmp_path / "listed"), trains=False) is one and len(started) == 1
+
+
+def test_several_processes_on_one_gpu_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RowError, match="--in-process 1"):
+        next(run_rows.run_in_processes(run_rows.read_rows("# a\necho 1"), tmp_path, 2))
 
 
 @pytest.mark.parametrize(

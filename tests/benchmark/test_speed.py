@@ -182,7 +182,7 @@ def test_every_part_of_the_gpu_figures_has_a_limit_and_parses():
     parsed, total = [], 0
     for row in read_rows(done.stdout):
         (command,) = row.commands
-        limit, _, _, minutes, python, m, module, *words = shlex.split(command)
+        limit, _, _, _, _, minutes, python, m, module, *words = shlex.split(command)
         assert (limit, python, m) == ("timeout", "python3", "-m") and re.fullmatch(r"\d+m", minutes)
         total += int(minutes[:-1])
         if module == "pytest":

@@ -119,11 +119,13 @@ def engine(tmp_path_factory, device):
     """A sampler over vLLM with sleep, and a policy of other weights of the same shape."""
     folder = tmp_path_factory.mktemp("engine")
     started, other = (tiny_model(folder / str(seed), "qwen3", head_dim=64, seed=seed) for seed in (0, 1))
-    sampler = start_sampler("vllm", started, 64, device=device, gpu_memory_utilization=0.1)
+    room = dict(gpu_memory_utilization=0.1, kv_cache_memory_bytes=CACHE)
+    sampler = start_sampler("vllm", started, 64, device=device, **room)
     yield sampler, load_model(other, settings(), device, torch.bfloat16)
     sampler.close()
 
 
+CACHE = 4 << 30  # bytes; what a tiny model needs would be lost among the rest of the GPU's memory
 # Mean differences of log-probabilities, nats: of two programs in bfloat16, and of weights that `change` has changed.
 FRESH, STALE = 0.03, 0.5
 
@@ -188,7 +190,7 @@ def test_sleep_gives_the_engine_its_memory_back_and_nothing_stays_behind(engine)
         sampler.sleep()
         torch.cuda.empty_cache()
         free.append(torch.cuda.mem_get_info()[0])
-        assert free[-1] - awake > 0.05 * torch.cuda.mem_get_info()[1]  # most of the tenth that it may take
+        assert free[-1] - awake > 0.9 * CACHE
     assert min(free[1:]) >= 0.99 * free[1]
 
 
@@ -220,7 +222,7 @@ def test_resumed_moments_are_where_the_optimizer_wants_them(tmp_path, device):
 @pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]])
 def test_nothing_leaks_over_fifty_steps(tmp_path, flags):
     used = train_fifty_steps(tmp_path, "--gpu-memory-utilization", "0.1", *flags)
-    print(used["5"], used["50"])
-    for what in ("objects", "tensors", "bytes", "allocated", "device"):
-        assert used["50"][what] <= 1.01 * used["5"][what], what
+    watched = ("objects", "tensors", "bytes", "allocated", "device")
+    grown = {what: (used["5"][what], used["50"][what]) for what in watched if used["50"][what] > 1.01 * used["5"][what]}
+    assert not grown
     assert max(used["logp_differences"]) < FRESH  # and the engine had the weights of every step

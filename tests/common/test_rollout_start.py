@@ -144,3 +144,21 @@ def test_a_quiet_start_shows_what_was_printed_only_if_it_fails(monkeypatch, caps
     with vllm._quiet_start():
         print("a progress bar", file=sys.stderr)
     assert "a progress bar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said,error,told",
+    [
+        ("Memory usage increased after sleeping.", RuntimeError, "nothing else uses"),  # vLLM 0.26, gpu_worker.py
+        ("another assertion", AssertionError, "another assertion"),
+    ],
+)
+def test_a_neighbour_that_takes_memory_while_the_engine_falls_asleep_is_named(said, error, told):
+    def refuse(level):
+        raise AssertionError(said)
+
+    sampler = vllm.VLLMSampler.__new__(vllm.VLLMSampler)
+    sampler.on_gpu, sampler.sleeping, sampler.llm = True, set(), SimpleNamespace(sleep=refuse)
+    with pytest.raises(error, match=told):
+        sampler.sleep()
+    assert not sampler.sleeping

@@ -15,6 +15,7 @@ from typing import Literal, get_origin, get_type_hints
 import pytest
 from programs import PARSERS
 
+import common.rollout
 import rloo_task
 import rloo_tilted
 from common.run.arguments import parse
@@ -172,7 +173,8 @@ TRAINING = [
 ]
 OTHERS = {
     "power_sampling.py": ["--alpha inf", "--alpha nan", "--n 0", "--repeats 0", "--num-moves -1", "--block-size -1"]
-    + ["--num-particles 0", "--limit -3", "--limit 0", "--seed -1", "--max-total-tokens 0"],
+    + ["--num-particles 0", "--limit -3", "--limit 0", "--seed -1", "--max-total-tokens 0"]
+    + ["--gpu-memory-utilization 1.5"],
     "beam_eval.py": ["--num-beams 0", "--length-penalty nan", "--length-penalty 0 inf", "--limit -3"]
     + ["--length-penalty 1e300", "--length-penalty -21", "--num-grading-workers 100000"],
     "common.evaluate": [
@@ -217,6 +219,24 @@ def test_infinity_is_allowed_where_it_means_something():
 def test_arguments_made_in_code_are_checked_too():
     with pytest.raises(ValueError, match="--max-grad-norm 0.0: must be a number above 0, or inf"):
         rloo_task.Args(max_grad_norm=0.0)
+
+
+class Started(Exception):
+    pass
+
+
+@pytest.mark.parametrize("program", OTHERS)
+def test_the_share_of_a_gpu_that_others_use_too_reaches_the_sampler(program, tmp_path, monkeypatch):
+    def start(*_, **options):
+        raise Started(options["gpu_memory_utilization"])
+
+    module = sys.modules[PARSERS[program].__module__]
+    for place in {module, common.rollout}:
+        monkeypatch.setattr(place, "start_sampler", start, raising=place is common.rollout)
+    words = f"--model toy --dataset toy_test --limit 2 --max-total-tokens 64 --output-dir {tmp_path}"
+    words += " --num-grading-workers 1 --gpu-memory-utilization 0.25"
+    with pytest.raises(Started, match=r"^0.25$"):
+        module.main(parse(PARSERS[program], words.split()))
 
 
 @pytest.mark.parametrize("program", PARSERS)
