@@ -83,6 +83,7 @@ if [ "$dry_run" ] || [ "$rows" != . ]; then exit; fi
 
 page=$out/page
 python -m benchmark.miniature.beyond.distance "$page" "$observations"
+python -m benchmark.miniature.beyond.landscape "$page"
 python -m benchmark.miniature.beyond.alpha_one "$page"
 python -m benchmark.miniature.beyond.frontier "$page" "$observations"
 python -m benchmark.miniature.beyond.compute "$page" "$observations"
@@ -93,6 +94,6 @@ python -m benchmark.miniature.beyond.mixture "$page" "$observations" "$out"
 python -m benchmark.miniature.beyond.new_skills "$page" "$out"
 {
     printf '# Beyond the paper, on the miniature\n\nMade by `bash benchmark/miniature/beyond.sh`; every number belongs to the miniature.\n\n'
-    for name in distance alpha_one frontier compute taught length_aware estimators mixture new_skills; do cat "$page/$name.md" && echo; done
+    for name in distance landscape alpha_one frontier compute taught length_aware estimators mixture new_skills; do cat "$page/$name.md" && echo; done
 } >"$page/beyond.md"
 echo "page: $page/beyond.md"

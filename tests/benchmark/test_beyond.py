@@ -15,6 +15,7 @@ from benchmark.miniature.beyond import (
     distance,
     estimators,
     frontier,
+    landscape,
     length_aware,
     mixture,
     new_skills,
@@ -136,10 +137,13 @@ def test_the_distance_is_zero_for_a_run_that_returns_log_z():
         assert distance.distances(run, 0.4, log_z)[1][0] != pytest.approx(wanted, abs=1e-3)
 
 
-def test_a_landscape_reports_what_is_reached_and_what_could_be(monkeypatch):
-    monkeypatch.setattr(distance, "ASCENT", 300)
-    pairs = distance.landscape(0)
-    assert len(pairs) == 3 and all(reached <= best <= 0 for reached, best in pairs)
+def test_ascent_ends_on_one_response_which_is_the_likeliest_of_a_model_without_a_trap():
+    for reached, best, probability in landscape.ends(0, width=4, scale=1.0, steps=1500):
+        assert reached == best < 0 and probability > 0.99
+
+
+def test_ascent_that_is_cut_short_has_not_settled():
+    assert min(probability for *_, probability in landscape.ends(1, width=4, scale=0.5, steps=10)) < 0.9
 
 
 # --- powers of the base -----------------------------------------------------------------------------------------------

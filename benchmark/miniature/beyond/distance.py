@@ -16,11 +16,7 @@ its logarithm is too low on average, and so is the KL that is computed with it: 
 exact value.
 
 Sharpening has no such distance: its optimum is one response. There, log pi_base of the run's responses is compared with
-that of the likeliest one.
-
-The landscape. Sharpening can stop at a response that is not the likeliest, which is a matter of the landscape if exact
-gradient ascent stops there, too. LANDSCAPES small models share parameters among three prompts, and E[log pi_base] is
-maximised by exact gradients.
+that of the likeliest one; landscape.py asks whether that one can be reached.
 
 Rules, written before the first run. The OPTIMUM is to blame for what a run lacks in accuracy if the exact optimum is
 less accurate than task reward's run by more than 5 points; the OPTIMISER if the run is less accurate than its own exact
@@ -34,11 +30,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
 import power_sampling
 from benchmark.miniature.beyond import base
-from benchmark.miniature.beyond.enumerated import Tree
 from benchmark.miniature.beyond.section import Section
 from benchmark.miniature.observations import Measured
 from benchmark.miniature.rows import grid_name
@@ -48,7 +42,6 @@ from benchmark.report.verdicts import BRIDGE, plus_minus
 from common.run import parse
 
 RUNS = [(alpha, beta) for alpha in (1.25, 2, 4) for beta in ("inf", "0.3", "0.1")]
-LANDSCAPES, ASCENT = 20, 4000
 
 
 def distances(run: TrainingRun, beta: float, log_z: float) -> tuple[list[int], list[float]]:
@@ -69,30 +62,6 @@ def smc_log_z(folder: Path, alpha: float) -> tuple[float, float]:
     (path,) = folder.glob("power_smc_*.responses.jsonl")
     chains = [json.loads(line)["chains"] for line in path.read_text().splitlines()[1:]]
     return base.estimate([float(np.mean(one["log_z"])) for one in chains])
-
-
-def landscape(seed: int) -> list[tuple[float, float]]:
-    """Returns for three prompts with shared parameters (log pi_base of the likeliest response of the policy where exact
-    gradient ascent of E[log pi_base] ends, log pi_base of the likeliest one of all)."""
-    tree, rng = Tree(4, 4), torch.Generator().manual_seed(seed)
-    shapes = [(3, 4), (tree.num_contexts, 4), (4, 4)]  # prompts, contexts, tokens: logits = (prompt + context) @ tokens
-    parameters = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes]
-    context, token = torch.tensor(tree.context), torch.tensor(tree.token)
-    real = torch.tensor(tree.real)
-
-    def logp(prompts, contexts, tokens) -> torch.Tensor:  # (3, Y)
-        logits = (prompts[:, None] + contexts[None]) @ tokens  # (3, H, V)
-        return (logits.log_softmax(-1)[:, context, token] * real).sum(-1)
-
-    base_logp = logp(*parameters)
-    policy = [parameter.clone().requires_grad_() for parameter in parameters]
-    optimizer = torch.optim.Adam(policy, lr=0.01)
-    for _ in range(ASCENT):
-        optimizer.zero_grad()
-        (-(logp(*policy).exp() * base_logp).sum()).backward()
-        optimizer.step()
-    ends = logp(*policy).argmax(1)
-    return [(float(base_logp[i, end]), float(base_logp[i].max())) for i, end in enumerate(ends)]
 
 
 def figure(found: list[dict]) -> plt.Figure:
@@ -127,8 +96,6 @@ def main(folder: Path, observations: Path) -> None:
     exact, estimated = base.optimum("toy", 2.0).log_z, smc_log_z(folder / "smc", 2.0)
     likeliest = base.estimate([float(one.logp.max()) for one in base.candidates("toy", 0.25)])
     reached = [float(np.mean(run.curve("objective/logp_base")[1][-5:])) for run in m.runs("sharpen")]
-    ends = [pair for seed in range(LANDSCAPES) for pair in landscape(seed)]
-    elsewhere = [(reached, best) for reached, best in ends if best - reached > 1e-9]
     section = Section("distance", "1. How far from its optimum does a run stop?", __doc__)
     section.say(
         f"log Z of π_base², mean over problems: exact {exact[0]:.3f} ± {exact[1]:.3f}, by SMC with 8 particles "
@@ -136,9 +103,6 @@ def main(folder: Path, observations: Path) -> None:
         "the second is a lower bound.",
         f"Sharpening: the likeliest response has log π_base {plus_minus(likeliest)} on average; the runs end at "
         f"{', '.join(f'{value:.2f}' for value in reached)}.",
-        f"Of {len(ends)} prompts of small models, exact gradient ascent ends on a response that is not the likeliest "
-        f"for {len(elsewhere)}; there it is {np.mean([b - r for r, b in elsewhere] or [0.0]):.2f} nats below on "
-        "average.",
     )
     header = [
         "Run",
@@ -151,7 +115,7 @@ def main(folder: Path, observations: Path) -> None:
     section.table(header, lines)
     section.figure(figure(found), "Distance from the exact optimum along training, seed 1.")
     numbers = {"runs": found, "log_z": exact, "log_z_by_smc": estimated, "likeliest": likeliest, "reached": reached}
-    section.write(folder, numbers | {"landscapes": ends})
+    section.write(folder, numbers)
 
 
 if __name__ == "__main__":
