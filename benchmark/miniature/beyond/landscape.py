@@ -56,18 +56,20 @@ def ends(seed: int, width: int, scale: float, steps: int = ASCENT) -> list[tuple
 
 
 def main(folder: Path) -> None:
-    section = Section("landscape", "Can sharpening reach the likeliest response?", __doc__)
-    lines, found = [], []
+    section = Section("landscape", "1, continued. Can sharpening reach the likeliest response?", __doc__)
+    lines, found, traps = [], [], []
     for width, scale in KINDS:
         reached = [end for seed in range(MODELS) for end in ends(seed, width, scale)]
         found.append({"width": width, "scale": scale, "ends": reached})
         below = [best - end for end, best, _ in reached if best - end > 1e-9]
         least = min(probability for *_, probability in reached)
         short = f"{min(below):.2f} to {max(below):.2f}" if below else ""
+        traps += [f"width {width}, scale {scale:g}"] * bool(below)
         lines.append([f"{width}", f"{scale:g}", f"{len(below)} of {len(reached)}", short, f"{least:.2f}"])
     section.say(
         f"Exact gradient ascent of E[log π_base] on {MODELS} models of {PROMPTS} prompts, which share parameters. "
-        "The last column shows that the ascent had ended: the policy has settled on one response to each prompt."
+        "The last column shows that the ascent had ended: the policy has settled on one response to each prompt.",
+        f"The landscape is a trap for: {'; '.join(traps) or 'none'}.",
     )
     header = [
         "Width",
