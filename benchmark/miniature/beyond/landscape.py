@@ -60,9 +60,10 @@ def main(folder: Path) -> None:
     lines, found, traps = [], [], []
     for width, scale in KINDS:
         reached = [end for seed in range(MODELS) for end in ends(seed, width, scale)]
-        found.append({"width": width, "scale": scale, "ends": reached})
-        below = [best - end for end, best, _ in reached if best - end > 1e-9]
+        misses = [(end, best) for end, best, _ in reached if best - end > 1e-9]
+        below = [best - end for end, best in misses]
         least = min(probability for *_, probability in reached)
+        found.append({"width": width, "scale": scale, "prompts": len(reached), "misses": misses, "least": least})
         short = f"{min(below):.2f} to {max(below):.2f}" if below else ""
         traps += [f"width {width}, scale {scale:g}"] * bool(below)
         lines.append([f"{width}", f"{scale:g}", f"{len(below)} of {len(reached)}", short, f"{least:.2f}"])
