@@ -510,10 +510,11 @@ def test_a_worker_that_stops_is_replaced_at_the_deadline_and_its_text_marked(len
 
 
 INTERRUPTED = r"""
-import sys, threading, time
+import signal, sys, threading, time
 from types import SimpleNamespace
 from common.grading import Grader
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
 grader = Grader(num_workers=2, deadline=600.0)
 problems = [SimpleNamespace(answer="7", dataset="math")] * 20
 grader.grade([r"\boxed{7}"] * 2, problems[:2])
