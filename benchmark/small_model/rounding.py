@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 
 def kept_in_bfloat16(
@@ -37,11 +37,16 @@ def kept_in_bfloat16(
     return changed / count, along / square, (square / count) ** 0.5
 
 
+def parameters(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the weights of a model by name, a tied head once, in the precision in which they are stored."""
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").requires_grad_(False).named_parameters())
+
+
 def main(model: Path, checkpoints: list[Path]) -> None:
-    before = load_file(model / "model.safetensors")
+    before = parameters(model)
     print("| checkpoint | changed | kept | rms step |\n|-|-|-|-|")
     for checkpoint in checkpoints:
-        changed, kept, size = kept_in_bfloat16(before, load_file(checkpoint / "model.safetensors"))
+        changed, kept, size = kept_in_bfloat16(before, parameters(checkpoint))
         row = checkpoint.resolve().parent.parent.name.split("__")[0]
         print(f"| {row}, {checkpoint.name} | {100 * changed:.1f} % | {100 * kept:.1f} % | {size:.1e} |")
 
@@ -49,4 +54,7 @@ def main(model: Path, checkpoints: list[Path]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), [Path(word) for word in sys.argv[2:]])
+    try:
+        main(Path(sys.argv[1]), [Path(word) for word in sys.argv[2:]])
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
