@@ -17,6 +17,8 @@ from common.rollout import start_sampler
 from common.run import start_processes
 from common.run.memory import estimate, moments_on_device, peaks
 
+CACHE = 4 << 30  # bytes of vLLM's cache; what a tiny model needs would be lost among the rest of the GPU's memory
+
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 
 
@@ -125,7 +127,6 @@ def engine(tmp_path_factory, device):
     sampler.close()
 
 
-CACHE = 4 << 30  # bytes; what a tiny model needs would be lost among the rest of the GPU's memory
 # Mean differences of log-probabilities, nats: of two programs in bfloat16, and of weights that `change` has changed.
 FRESH, STALE = 0.03, 0.5
 
