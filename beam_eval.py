@@ -445,5 +445,3 @@ def write_all(work: list[Work], folder: Path) -> list[dict]:
 
 if __name__ == "__main__":
     start(main, Args)
-    if dist.is_initialized():  # the engine has been closed before: it needs the group until then
-        dist.destroy_process_group()

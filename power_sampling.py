@@ -620,5 +620,3 @@ def sample_plainly(args: Args, folder: Path, sampler, grader: Grader) -> dict[st
 
 if __name__ == "__main__":
     start(main, Args)
-    if dist.is_initialized():  # the engine has been closed before: it needs the group until then
-        dist.destroy_process_group()

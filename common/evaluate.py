@@ -707,5 +707,3 @@ def write_summary(args: Args, models: dict[str, list[str]], work: list[Work]) ->
 
 if __name__ == "__main__":
     start(main, Args)
-    if dist.is_initialized():  # the engine has been closed before: it needs the group until then
-        dist.destroy_process_group()

@@ -91,17 +91,6 @@ def stop_token_ids(model: str | Path, tokenizer=None) -> list[int]:
     return sorted(ids - {None})
 
 
-def shut_down(sampler: "TransformersSampler | VLLMSampler") -> None:
-    """Ends a program's sampler and then its process group.
-
-    A vLLM engine has process groups of its own, which can be ended only while the default group is there; it then ends
-    that one too. Call this last, when no process needs another any more.
-    """
-    sampler.close()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def start_sampler(
     kind: str,
     model: str | Path,
@@ -131,7 +120,7 @@ def start_sampler(
     engine_args: further keywords for vllm.LLM
 
     A program with a process group initialises it first and then starts one sampler on each rank: vLLM makes a group of
-    its own if there is none. `shut_down` ends both.
+    its own if there is none. It closes the sampler last, since a vLLM engine ends all groups.
     Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
     """
     if kind not in ("auto", "vllm", "transformers"):

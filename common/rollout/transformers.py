@@ -309,8 +309,5 @@ class TransformersSampler:
     def sleep(self) -> None:
         """Nothing to do: the cache lives for one `generate` only."""
 
-    def wake(self) -> None:
-        """Nothing to do."""
-
     def close(self) -> None:
         """Nothing to do."""

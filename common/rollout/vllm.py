@@ -548,12 +548,9 @@ class VLLMSampler:
             self.sleeping = {"weights", "kv_cache"}
             self.stale = True
 
-    def wake(self) -> None:
-        """Allocates memory for the weights again. `push` does this too, fills it, and wakes the cache."""
-        self._wake("weights")
-
     def close(self) -> None:
-        """Ends the engine, which ends all process groups, the trainer's too: see `shut_down`."""
+        """Ends the engine, and with it all process groups, the program's too: those of the engine can be ended only
+        while that one is there."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:

@@ -413,13 +413,15 @@ def resolve_model(name: str, max_total_tokens: int | None = None, to_train: bool
 
 
 def start(main, args_class: type) -> None:
-    """Runs a program, and prints in one line why it ended early.
+    """Runs a program, ends its process group, and prints in one line why it ended early.
 
     The exit code: 0 done; 2 refused before the first step; 3 a step could not be done, or the disk could not be
     written; 75 stopped by a signal, state saved; 130 interrupted before there was a state to save; 1 anything else,
     with a traceback."""
     try:
         main(parse(args_class))
+        if dist.is_initialized():  # a vLLM engine that was closed has ended it already
+            dist.destroy_process_group()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(INTERRUPTED)

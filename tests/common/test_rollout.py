@@ -257,4 +257,3 @@ def test_start_sampler_gives_the_transformers_sampler_where_asked(qwen2):
     assert isinstance(sampler, TransformersSampler)
     assert (sampler.stop_ids, sampler.max_batch, sampler.max_total_tokens) == ([3], 9, 64)
     sampler.sleep()
-    sampler.wake()

@@ -14,7 +14,7 @@ import torch._inductor.config as inductor
 from test_rollout import PROMPTS, STOP, law_p_value, tiny_model, worst_logp_error
 from tqdm import tqdm
 
-from common.rollout import Request, shut_down, start_sampler
+from common.rollout import Request, start_sampler
 from common.rollout.vllm import VLLMSampler, _BatchedOutputs
 
 pytest.importorskip("vllm")
@@ -45,7 +45,7 @@ def engine(request, tmp_path_factory):
     assert threads() == before[1], "starting the engine changed the trainer's threads"
     yield sampler, model
     torch.distributed.barrier()
-    shut_down(sampler)
+    sampler.close()
     assert not torch.distributed.is_initialized()
 
 
@@ -271,7 +271,6 @@ def test_bad_requests_are_named_and_sleep_does_nothing_on_a_cpu(sampler):
         sampler.submit(Request(0, [5], 3, 1.0, np.zeros(3)))
     before = sampler.generate([[5]], 2, 96, seed=0)
     sampler.sleep()
-    sampler.wake()
     assert sampler.generate([[5]], 2, 96, seed=0) == before
 
 

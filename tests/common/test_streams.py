@@ -8,7 +8,7 @@ import torch
 from test_rollout import STOP, tiny_model
 
 from common import rollout
-from common.rollout import generator, problem_word, shut_down, uniforms, vllm
+from common.rollout import generator, problem_word, uniforms, vllm
 from common.rollout.transformers import TransformersSampler
 
 # What one experiment draws with one seed: (stream, step).
@@ -77,21 +77,6 @@ def test_the_vllm_sampler_seeds_each_batch_by_purpose_seed_and_process(monkeypat
         np.random.set_state(state[1])
     assert len(drawn) == len(PURPOSES) * 2 * 2 * 3
     assert all_different(drawn) and all(len(set(column)) == len(drawn) for column in zip(*drawn, strict=True))
-
-
-def test_the_engine_is_ended_before_the_process_group(monkeypatch):
-    """Its own groups can be ended only while the default one is there."""
-    seen = []
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-
-    class Sampler:
-        def close(self):
-            seen.append(torch.distributed.is_initialized())
-
-    shut_down(Sampler())
-    assert seen == [True] and not torch.distributed.is_initialized()
-    shut_down(Sampler())  # an engine that ended the group itself
-    assert seen == [True, False]
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""How the programs that evaluate end: what they started is closed in order; a refusal is one line and exit code 2."""
+"""How programs end: what they started is closed in order; a refusal is one line and exit code 2."""
 
 import runpy
 import sys
