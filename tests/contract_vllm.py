@@ -79,7 +79,7 @@ CONTRACT: list[Callable | Members | Text] = [
     Text(
         "vllm/distributed/parallel_state.py",
         r"torch\.distributed\.destroy_process_group\(\)",
-        "an engine that ends takes the process group with it: programs close it last",
+        "an engine that ends takes the process group with it: no collective after close()",
     ),
     Text(
         "vllm/env_override.py",

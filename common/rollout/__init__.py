@@ -120,7 +120,7 @@ def start_sampler(
     engine_args: further keywords for vllm.LLM
 
     A program with a process group initialises it first and then starts one sampler on each rank: vLLM makes a group of
-    its own if there is none. It closes the sampler last, since a vLLM engine ends all groups.
+    its own if there is none. Close the sampler when no process needs another any more: a vLLM engine ends all groups.
     Raises ValueError if the window is longer than the model's positions, RuntimeError if vLLM is not installed.
     """
     if kind not in ("auto", "vllm", "transformers"):

@@ -380,8 +380,7 @@ def test_chains_in_blocks_follow_the_product_of_the_block_kernels(sampler, enume
 @pytest.mark.parametrize("mode", ["exact", *PUBLISHED])
 def test_20000_chains_follow_the_law_of_their_kernel(sampler, enumerated, mode):
     check_moves(sampler, enumerated(3, 2.0), 20_000, seed=1, mode=mode)
-    num_groups = 10_000 if mode.startswith("mh-llm") else 20_000  # of two chains, or of one
-    check_blocks(sampler, enumerated(4, 2.0), num_groups, seed=1, mode=mode, num_moves=1)
+    check_blocks(sampler, enumerated(4, 2.0), 20_000, seed=1, mode=mode, num_moves=1)
     if mode == "exact":
         check_moves(sampler, enumerated(3, 0.5), 20_000, seed=1, mode=mode, law="entropy")
 
